@@ -1,0 +1,78 @@
+"""Arguments checked and brought into the form that backends take. Errors name the argument, what was got, what was wanted."""
+
+from typing import Any
+
+import numpy as np
+
+from fastrnn.contract import Array
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def as_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any = None) -> Array:
+    """`value` as a native, aligned array of that shape with contiguous rows; a copy only where it has to be one.
+
+    shape : numbers are required, letters stand for any size. dtype : required; None takes float32 and float64.
+    """
+    array = _from(name, value)
+    native = array.dtype.newbyteorder("=")
+    wanted = DTYPES if dtype is None else (np.dtype(dtype),)
+    if native not in wanted:
+        raise TypeError(f"{name}: got dtype {array.dtype}, wanted {' or '.join(map(str, wanted))}")
+    if array.ndim != len(shape) or any(isinstance(n, int) and n != m for n, m in zip(shape, array.shape, strict=True)):
+        text = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+        raise ValueError(f"{name}: got shape {array.shape}, wanted ({text})")
+    if array.dtype != native:
+        array = array.astype(native)
+    item = native.itemsize
+    rows = array.ndim == 0 or array.shape[-1] == 1 or array.strides[-1] == item
+    if not rows or not array.flags.aligned or any(step % item for step in array.strides):
+        array = np.ascontiguousarray(array)
+    return array if array.flags.aligned else array.copy()
+
+
+def optional(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any) -> Array | None:
+    return None if value is None else as_array(name, value, shape, dtype)
+
+
+def contiguous(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any) -> Array:
+    return np.ascontiguousarray(as_array(name, value, shape, dtype))
+
+
+def _from(name: str, value: Any) -> Array:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: got a masked array, wanted a plain one (say what the masked entries are: .filled())")
+    try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            value = np.from_dlpack(value)
+        return np.asarray(value)
+    except Exception as problem:
+        raise TypeError(f"{name}: got {type(value).__name__}, which is no array ({problem})") from problem
+
+
+def as_lengths(value: Any, N: int, T: int) -> Array | None:
+    """`lengths` as int64 of its own, or None."""
+    if value is None:
+        return None
+    array = _from("lengths", value)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"lengths: got dtype {array.dtype}, wanted integers")
+    if array.shape != (N,):
+        raise ValueError(f"lengths: got shape {array.shape}, wanted ({N},), one for each row of the batch")
+    if array.size and (array.min() < 0 or array.max() > T):
+        raise ValueError(f"lengths: got values from {array.min()} to {array.max()}, wanted 0 to {T}, x's time steps")
+    return array.astype(np.int64)
+
+
+def as_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: got {value!r}, wanted True or False")
+    return bool(value)
+
+
+def as_size(name: str, value: Any, least: int = 1) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: got {value!r}, wanted an integer")
+    if value.__index__() < least:
+        raise ValueError(f"{name}: got {value}, wanted {least} or more")
+    return int(value.__index__())

@@ -1,0 +1,18 @@
+"""Which backend a call runs on: the reference everywhere, overwritten where tuned kernels exist."""
+
+from functools import cache
+from types import ModuleType
+
+from fastrnn import reference
+
+
+@cache
+def backend() -> ModuleType:
+    """The module that carries out calls (see contract.py): compiled kernels, or NumPy under NUMBA_DISABLE_JIT=1."""
+    import numba
+
+    if numba.config.DISABLE_JIT:
+        return reference
+    from fastrnn.cpu import engine
+
+    return engine

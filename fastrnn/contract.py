@@ -1,0 +1,43 @@
+"""What a backend is given and what it gives back. Every backend is a module with these functions:
+
+    prepare (cell, weights)                                      -> its own form of the weights, to be used many times
+    forward (cell, prepared, x, h0, c0, lengths, reverse, keep)  -> y, h_n, c_n, tape (None unless keep)
+    backward(cell, tape, dy, dh_n, dc_n)                         -> Gradients
+    stream  (cell, prepared, N)                                  -> x, y, h, c: arrays; step(): x -> y, h, c
+
+Arguments are checked before they get here: x (T, N, I) of any strides, h0 and c0 (N, H) or None, lengths (N,) int64 or
+None. `forward` also takes `y=`, a (T, N, H) view to write to.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Weights(NamedTuple):
+    """The parameters of one layer and direction, PyTorch's layout."""
+
+    w_ih: Array  # (G*H, I)
+    w_hh: Array  # (G*H, H)
+    b_ih: Array | None = None  # (G*H,)
+    b_hh: Array | None = None  # (G*H,)
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Gradients of one layer, each of the shape of what it is the gradient of; None where there was no such argument."""
+
+    x: Array  # (T, N, I)
+    w_ih: Array  # (G*H, I)
+    w_hh: Array  # (G*H, H)
+    b_ih: Array | None  # (G*H,)
+    b_hh: Array | None  # (G*H,)
+    h0: Array  # (N, H)
+    c0: Array | None = None  # (N, H), cells with a memory
+
+    def __repr__(self) -> str:
+        shapes = (f"{name}: {np.shape(value)}" for name, value in vars(self).items() if value is not None)
+        return f"Gradients({', '.join(shapes)})"

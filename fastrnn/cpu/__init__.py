@@ -1,0 +1,1 @@
+"""The CPU backend: the two time loops fused, vectorised and compiled by Numba."""

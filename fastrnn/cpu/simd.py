@@ -1,0 +1,297 @@
+"""A vector of numbers: as a Numba type for the loops, and as a Python value that writes LLVM code for the cells.
+
+`Vector` is what a loop loads, hands on and stores. `Lanes` wraps one such value while code is being generated: its
+operators emit one vector instruction each, so running a cell's plain Python text on `Lanes` compiles that text. No
+fast-math flag is ever set: the same text gives the same bits wherever it is inlined, and NaN and infinity come through.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import PrimitiveModel
+from numba.extending import intrinsic, register_model
+
+from fastrnn.cells import REGISTRY
+from fastrnn.cpu.target import ITEMSIZE, TARGET, lanes
+
+I32, I64 = ir.IntType(32), ir.IntType(64)
+SCALAR = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
+NUMBA = {"float32": types.float32, "float64": types.float64}
+
+
+class Vector(types.Type):
+    def __init__(self, dtype: str):
+        self.dtype = dtype
+        super().__init__(f"vector({dtype} x {lanes(dtype)})")
+
+
+def llvm_vector(dtype: str) -> ir.VectorType:
+    return ir.VectorType(SCALAR[dtype], lanes(dtype))
+
+
+@register_model(Vector)
+class _VectorModel(PrimitiveModel):
+    def __init__(self, dmm, fe_type):
+        super().__init__(dmm, fe_type, llvm_vector(fe_type.dtype))
+
+
+class Lanes:
+    """A vector value under construction; arithmetic on it appends instructions to the builder."""
+
+    __array_ufunc__ = None  # NumPy scalars leave the arithmetic to us
+
+    def __init__(self, builder, value, dtype):
+        self.builder, self.value, self.dtype = builder, value, dtype
+
+    def of(self, other):
+        """`other` as Lanes: itself, or a number in every lane."""
+        if isinstance(other, Lanes):
+            return other
+        kind = llvm_vector(self.dtype)
+        return Lanes(self.builder, ir.Constant(kind, [float(other)] * kind.count), self.dtype)
+
+    def _emit(self, method, *operands):
+        return Lanes(self.builder, getattr(self.builder, method)(*(self.of(x).value for x in operands)), self.dtype)
+
+    def __add__(self, other):
+        return self._emit("fadd", self, other)
+
+    def __radd__(self, other):
+        return self._emit("fadd", other, self)
+
+    def __sub__(self, other):
+        return self._emit("fsub", self, other)
+
+    def __rsub__(self, other):
+        return self._emit("fsub", other, self)
+
+    def __mul__(self, other):
+        return self._emit("fmul", self, other)
+
+    def __rmul__(self, other):
+        return self._emit("fmul", other, self)
+
+    def __truediv__(self, other):
+        return self._emit("fdiv", self, other)
+
+    def __rtruediv__(self, other):
+        return self._emit("fdiv", other, self)
+
+    def __neg__(self):
+        return self._emit("fneg", self)
+
+    def fma(self, factor, summand):
+        """self * factor + summand, rounded once where the hardware can."""
+        return Lanes(self.builder, fma(self.builder, self.value, self.of(factor).value, self.of(summand).value), self.dtype)
+
+    def where(self, comparison, bound, then):
+        """`then` in the lanes where `self comparison bound` holds (never for NaN), self elsewhere."""
+        hit = self.builder.fcmp_ordered(comparison, self.value, self.of(bound).value)
+        return Lanes(self.builder, self.builder.select(hit, self.of(then).value, self.value), self.dtype)
+
+
+def fma(builder, x, y, z):
+    """x y + z as one instruction, or as two where there is none: llvm.fma would call a scalar library function."""
+    if not TARGET.fma:
+        return builder.fadd(builder.fmul(x, y), z)
+    kind = x.type
+    suffix = f"v{kind.count}f{ITEMSIZE['float32' if kind.element == SCALAR['float32'] else 'float64'] * 8}"
+    # declare_intrinsic does not take vectors
+    name = ir.FunctionType(kind, [kind] * 3)
+    return builder.call(cgutils.get_or_insert_function(builder.module, name, f"llvm.fma.{suffix}"), [x, y, z])
+
+
+def splat(builder, scalar, kind):
+    undefined = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, I32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count))
+
+
+def vector_pointer(builder, pointer, index, dtype):
+    return builder.bitcast(builder.gep(pointer, [index]), llvm_vector(dtype).as_pointer())
+
+
+def load_vector(builder, pointer, index, dtype):
+    value = builder.load(vector_pointer(builder, pointer, index, dtype))
+    value.align = ITEMSIZE[dtype]
+    return value
+
+
+def store_vector(builder, value, pointer, index, dtype):
+    builder.store(value, vector_pointer(builder, pointer, index, dtype)).align = ITEMSIZE[dtype]
+
+
+def tail_mask(builder, count, n):
+    """<n x i1>: the first `count` lanes."""
+    lane = ir.Constant(ir.VectorType(I32, n), list(range(n)))
+    count = splat(builder, builder.trunc(count, I32), lane.type)
+    return builder.icmp_signed("<", lane, count)
+
+
+def masked(builder, dtype, operation):
+    """The function that loads or stores the lanes of a mask."""
+    kind = llvm_vector(dtype)
+    mask, pointer = ir.VectorType(ir.IntType(1), kind.count), kind.as_pointer()
+    signature = {
+        "load": ir.FunctionType(kind, [pointer, I32, mask, kind]),
+        "store": ir.FunctionType(ir.VoidType(), [kind, pointer, I32, mask]),
+    }[operation]
+    name = f"llvm.masked.{operation}.v{kind.count}f{ITEMSIZE[dtype] * 8}.p0"
+    return cgutils.get_or_insert_function(builder.module, signature, name)
+
+
+# --- what the loops call ------------------------------------------------------------------------------------------
+
+
+def element(pointer) -> str:
+    """The dtype's name of what a Numba pointer points to."""
+    return pointer.dtype.name
+
+
+@intrinsic
+def load(typing, pointer, index):
+    """The vector at pointer[index:]."""
+    kind = Vector(element(pointer))
+
+    def codegen(context, builder, signature, args):
+        return load_vector(builder, args[0], args[1], kind.dtype)
+
+    return kind(pointer, types.intp), codegen
+
+
+@intrinsic
+def load_part(typing, pointer, index, count):
+    """The first `count` lanes from pointer[index:], zero in the others; nothing behind them is touched."""
+    kind = Vector(element(pointer))
+
+    def codegen(context, builder, signature, args):
+        vector = llvm_vector(kind.dtype)
+        address = vector_pointer(builder, args[0], args[1], kind.dtype)
+        result = cgutils.alloca_once(builder, vector)
+        with builder.if_else(builder.icmp_signed(">=", args[2], I64(vector.count))) as (whole, part):
+            with whole:
+                value = builder.load(address)
+                value.align = ITEMSIZE[kind.dtype]
+                builder.store(value, result)
+            with part:
+                mask = tail_mask(builder, args[2], vector.count)
+                zero = ir.Constant(vector, [0.0] * vector.count)
+                function = masked(builder, kind.dtype, "load")
+                builder.store(builder.call(function, [address, I32(ITEMSIZE[kind.dtype]), mask, zero]), result)
+        return builder.load(result)
+
+    return kind(pointer, types.intp, types.intp), codegen
+
+
+@intrinsic
+def store(typing, pointer, index, value):
+    """pointer[index:] = value, all lanes."""
+
+    def codegen(context, builder, signature, args):
+        store_vector(builder, args[2], args[0], args[1], value.dtype)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, value), codegen
+
+
+@intrinsic
+def store_part(typing, pointer, index, stride, values, count):
+    """The first `count` lanes of each vector of a tuple, `stride` numbers apart; nothing behind them is touched."""
+    dtype = element(pointer)
+
+    def codegen(context, builder, signature, args):
+        vector = llvm_vector(dtype)
+        found = list(enumerate(cgutils.unpack_tuple(builder, args[3])))
+        places = [builder.add(args[1], builder.mul(args[2], I64(k))) for k, _ in found]
+        with builder.if_else(builder.icmp_signed(">=", args[4], I64(vector.count))) as (whole, part):
+            with whole:
+                for k, value in found:
+                    store_vector(builder, value, args[0], places[k], dtype)
+            with part:
+                mask = tail_mask(builder, args[4], vector.count)
+                function = masked(builder, dtype, "store")
+                for k, value in found:
+                    address = vector_pointer(builder, args[0], places[k], dtype)
+                    builder.call(function, [value, address, I32(ITEMSIZE[dtype]), mask])
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, types.intp, values, types.intp), codegen
+
+
+@intrinsic(prefer_literal=True)
+def load_all(typing, count, pointer, index, stride):
+    """`count` (a literal) vectors, `stride` numbers apart."""
+    kind, n = Vector(element(pointer)), count.literal_value
+
+    def codegen(context, builder, signature, args):
+        at = [builder.add(args[2], builder.mul(args[3], I64(k))) for k in range(n)]
+        values = [load_vector(builder, args[1], i, kind.dtype) for i in at]
+        return context.make_tuple(builder, signature.return_type, values)
+
+    return types.UniTuple(kind, n)(count, pointer, types.intp, types.intp), codegen
+
+
+@intrinsic
+def store_all(typing, pointer, index, stride, values):
+    """The vectors of a tuple, `stride` numbers apart."""
+
+    def codegen(context, builder, signature, args):
+        for k, value in enumerate(cgutils.unpack_tuple(builder, args[3])):
+            at = builder.add(args[1], builder.mul(args[2], I64(k)))
+            store_vector(builder, value, args[0], at, element(pointer))
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, types.intp, values), codegen
+
+
+@intrinsic
+def add(typing, x, y):
+    def codegen(context, builder, signature, args):
+        return builder.fadd(*args)
+
+    return x(x, y), codegen
+
+
+@intrinsic
+def shift(typing, pointer, index):
+    """pointer + index."""
+
+    def codegen(context, builder, signature, args):
+        return builder.gep(args[0], [args[1]])
+
+    return pointer(pointer, types.intp), codegen
+
+
+@intrinsic(prefer_literal=True)
+def cell_forward(typing, name, x, u, c):
+    """h, c', tape of the cell of that name: its own text, run on Lanes."""
+    cell = REGISTRY[name.literal_value]
+
+    def codegen(context, builder, signature, args):
+        wrap = lambda value: Lanes(builder, value, c.dtype)  # noqa: E731
+        gates = [tuple(map(wrap, cgutils.unpack_tuple(builder, args[k]))) for k in (1, 2)]
+        h, c_next, tape = cell.forward(*gates, wrap(args[3]))
+        kinds = signature.return_type
+        saved = context.make_tuple(builder, kinds[2], [v.value for v in tape])
+        return context.make_tuple(builder, kinds, [h.value, c_next.value, saved])
+
+    return types.Tuple((c, c, types.UniTuple(c, cell.n_tape)))(name, x, u, c), codegen
+
+
+@intrinsic(prefer_literal=True)
+def cell_backward(typing, name, dh, dc, c, tape):
+    """dx, du, dc_prev of the cell of that name."""
+    cell = REGISTRY[name.literal_value]
+
+    def codegen(context, builder, signature, args):
+        wrap = lambda value: Lanes(builder, value, c.dtype)  # noqa: E731
+        first = wrap(args[1])
+        dx, du, dc_prev = cell.backward(
+            first, wrap(args[2]), wrap(args[3]), tuple(map(wrap, cgutils.unpack_tuple(builder, args[4])))
+        )
+        kinds = signature.return_type
+        pack = lambda k, values: context.make_tuple(builder, kinds[k], [first.of(v).value for v in values])  # noqa: E731
+        return context.make_tuple(builder, kinds, [pack(0, dx), pack(1, du), first.of(dc_prev).value])
+
+    gates = types.UniTuple(c, cell.n_gates)
+    return types.Tuple((gates, gates, c))(name, dh, dc, c, tape), codegen

@@ -1,0 +1,62 @@
+"""What the machine offers: the vector width and the tile shapes that Numba's target allows, by feature, never by name.
+
+Numba compiles for the host unless NUMBA_CPU_NAME and NUMBA_CPU_FEATURES say otherwise; both are honoured here because
+the feature string is read from Numba's own target machine.
+"""
+
+from typing import NamedTuple
+
+from numba.core.registry import cpu_target
+
+
+class Target(NamedTuple):
+    name: str
+    width: int  # bytes in a vector
+    accumulators: int  # vectors that a tile may hold in registers
+    fma: bool  # fused multiply-add in hardware
+
+
+_AVX512 = Target("avx512", 64, 24, True)
+_AVX2 = Target("avx2", 32, 12, True)
+_SSE = Target("sse", 16, 12, False)
+_NEON = Target("neon", 16, 24, True)
+_PLAIN = Target("plain", 16, 12, False)
+
+
+def _detect() -> Target:
+    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    enabled = set(features.split(","))
+    if triple.startswith(("aarch64", "arm64")):
+        return _NEON
+    if not triple.startswith("x86_64"):
+        return _PLAIN
+    if {"+avx512f", "+avx512vl", "+avx512dq"} <= enabled:
+        return _AVX512
+    if {"+avx2", "+fma"} <= enabled:
+        return _AVX2
+    return _SSE
+
+
+TARGET = _detect()
+ITEMSIZE = {"float32": 4, "float64": 8}
+
+
+def lanes(dtype: str) -> int:
+    """How many numbers of `dtype` a vector holds."""
+    return TARGET.width // ITEMSIZE[dtype]
+
+
+def tile_rows(vectors: int) -> int:
+    """How many rows a tile of that many vectors has: as many as fit the registers, eight at most."""
+    return max(1, min(8, TARGET.accumulators // vectors))
+
+
+def panel_vectors(n_gates: int) -> int:
+    """How many vectors of units a panel holds: all gates of a unit lie in one panel, about four vectors wide."""
+    return max(1, 4 // n_gates)
+
+
+def padded(n: int, dtype: str) -> int:
+    """n rounded up to whole vectors."""
+    count = lanes(dtype)
+    return -(-n // count) * count

@@ -1,0 +1,195 @@
+"""The register-blocked product, and the transposing pack: the two pieces of code that are written as LLVM.
+
+    C[r, :] = init[r, :] + Σ_k A[r, k] B[k, :]        r < rows, ':' is a whole number of vectors
+
+Each sum runs over k in order, from zero, by fused multiply-adds: whatever tile a row falls into, its bits are the same.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from fastrnn.cpu.simd import I32, I64, SCALAR, element, fma, llvm_vector, load_vector, masked, splat, store_vector, tail_mask
+from fastrnn.cpu.target import ITEMSIZE, lanes, panel_vectors, tile_rows
+
+# arguments of the generated function, all integers but the pointers
+_PARAMETERS = ("width", "rows", "a", "a_rows", "a_step", "b", "b_step", "init", "init_step", "c", "c_step", "depth")
+
+
+@intrinsic(prefer_literal=True)
+def product(typing, gates, width, rows, a, a_rows, a_step, b, b_step, init, init_step, c, c_step, depth):
+    """C[r, v] = init[r, v] + Σ_k a[a_rows[r] + k a_step] b[k b_step + v], v over gates * width vectors.
+
+    gates : literal; width : 1..panel_vectors(gates), rows : 1..tile_rows(gates * width), both at run time
+    a_rows : pointer to the offset of each row of A; init_step and c_step : numbers from a row to the next
+    """
+    dtype, n_gates = element(a), gates.literal_value
+    widths = range(1, panel_vectors(n_gates) + 1)
+
+    def codegen(context, builder, signature, args):
+        function = _function(builder.module, dtype, n_gates, widths)
+        builder.call(function, args[1:])
+        return context.get_dummy_value()
+
+    intp = types.intp
+    integers = types.CPointer(intp)
+    return (
+        types.void(gates, intp, intp, a, integers, intp, a, intp, a, intp, a, intp, intp),
+        codegen,
+    )
+
+
+def _function(module, dtype, n_gates, widths):
+    """The module's own function for that many gates: a switch over the widths and rows, one loop nest each."""
+    scalar = SCALAR[dtype].as_pointer()
+    kinds = [I64, I64, scalar, I64.as_pointer(), I64, scalar, I64, scalar, I64, scalar, I64, I64]
+    name = f"fastrnn_product_{dtype}_{n_gates}"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    named = dict(zip(_PARAMETERS, function.args, strict=True))
+    for pointer in ("a", "a_rows", "b"):
+        named[pointer].add_attribute("noalias")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    end = function.append_basic_block("end")
+    ir.IRBuilder(end).ret_void()
+    by_width = builder.switch(named["width"], end)
+    for width in widths:
+        block = function.append_basic_block(f"width{width}")
+        by_width.add_case(I64(width), block)
+        by_rows = ir.IRBuilder(block).switch(named["rows"], end)
+        for rows in range(1, tile_rows(n_gates * width) + 1):
+            tile = function.append_basic_block(f"tile{rows}x{n_gates * width}")
+            by_rows.add_case(I64(rows), tile)
+            inner = ir.IRBuilder(tile)
+            _tile(inner, dtype, rows, n_gates * width, **{k: named[k] for k in _PARAMETERS[2:]})
+            inner.branch(end)
+    return function
+
+
+def _tile(builder, dtype, rows, vectors, a, a_rows, a_step, b, b_step, init, init_step, c, c_step, depth):
+    """One loop over k with rows * vectors sums in registers."""
+    kind, count = llvm_vector(dtype), lanes(dtype)
+    zero = ir.Constant(kind, [0.0] * count)
+    row_of_a = [builder.gep(a, [builder.load(builder.gep(a_rows, [I64(r)]))]) for r in range(rows)]
+    before = builder.block
+    loop, done = builder.append_basic_block("k"), builder.append_basic_block("k.done")
+    builder.cbranch(builder.icmp_signed(">", depth, I64(0)), loop, done)
+
+    builder.position_at_end(loop)
+    # phis lead their block
+    k, at_a, at_b = (builder.phi(I64) for _ in range(3))
+    sums = [[builder.phi(kind) for _ in range(vectors)] for _ in range(rows)]
+    panel = [load_vector(builder, b, builder.add(at_b, I64(v * count)), dtype) for v in range(vectors)]
+    new = []
+    for r in range(rows):
+        factor = splat(builder, builder.load(builder.gep(row_of_a[r], [at_a])), kind)
+        new.append([fma(builder, factor, panel[v], sums[r][v]) for v in range(vectors)])
+    for phi, step in ((k, I64(1)), (at_a, a_step), (at_b, b_step)):
+        following = builder.add(phi, step)
+        phi.add_incoming(I64(0), before)
+        phi.add_incoming(following, loop)
+        if phi is k:
+            again = builder.icmp_signed("<", following, depth)
+    builder.cbranch(again, loop, done)
+
+    builder.position_at_end(done)
+    totals = [[builder.phi(kind) for _ in range(vectors)] for _ in range(rows)]
+    for r in range(rows):
+        for v in range(vectors):
+            sums[r][v].add_incoming(zero, before)
+            sums[r][v].add_incoming(new[r][v], loop)
+            totals[r][v].add_incoming(zero, before)
+            totals[r][v].add_incoming(new[r][v], loop)
+    for r in range(rows):
+        at_init, at_c = builder.mul(init_step, I64(r)), builder.mul(c_step, I64(r))
+        for v in range(vectors):
+            start = load_vector(builder, init, builder.add(at_init, I64(v * count)), dtype)
+            total = builder.fadd(start, totals[r][v])
+            store_vector(builder, total, c, builder.add(at_c, I64(v * count)), dtype)
+
+
+@intrinsic
+def transpose(typing, source, at, step, rows, columns, target, to, target_step):
+    """target[to + j target_step + i] = source[at + i step + j] for i < rows, j < columns (both at most a vector's
+    lanes); zero for i >= rows. Whole vectors are written for every j < columns."""
+    dtype = element(source)
+
+    def codegen(context, builder, signature, args):
+        source_, at_, step_, rows_, columns_, target_, to_, target_step_ = args
+        kind, n = llvm_vector(dtype), lanes(dtype)
+        zero = ir.Constant(kind, [0.0] * n)
+        columns_mask = tail_mask(builder, columns_, n)
+        nothing = ir.Constant(columns_mask.type, [0] * n)
+        load = masked(builder, dtype, "load")
+        values = []
+        for i in range(n):
+            mask = builder.select(builder.icmp_signed("<", I64(i), rows_), columns_mask, nothing)
+            address = builder.gep(source_, [builder.add(at_, builder.mul(step_, I64(i)))])
+            pointer = builder.bitcast(address, kind.as_pointer())
+            values.append(builder.call(load, [pointer, I32(ITEMSIZE[dtype]), mask, zero]))
+        values = _transposed(builder, values, n)
+        for j, value in enumerate(values):
+            with builder.if_then(builder.icmp_signed("<", I64(j), columns_)):
+                store_vector(builder, value, target_, builder.add(to_, builder.mul(target_step_, I64(j))), dtype)
+        return context.get_dummy_value()
+
+    intp = types.intp
+    return types.void(source, intp, intp, intp, intp, target, intp, intp), codegen
+
+
+def _transposed(builder, values, n):
+    """n vectors of n lanes transposed: interleaving the two halves, log2(n) times."""
+    low = [k // 2 + (n if k % 2 else 0) for k in range(n)]
+    high = [k + n // 2 for k in low]
+    masks = [ir.Constant(ir.VectorType(I32, n), lane) for lane in (low, high)]
+    for _ in range(n.bit_length() - 1):
+        pairs = zip(values[: n // 2], values[n // 2 :], strict=True)
+        values = [builder.shuffle_vector(x, y, mask) for x, y in pairs for mask in masks]
+    return values
+
+
+@intrinsic(prefer_literal=True)
+def pointers(typing, args, first, count, dtype):
+    """`count` pointers to numbers of `dtype`, from the words of a kernel's arguments."""
+    n, name = count.literal_value, dtype.literal_value
+    target = types.CPointer(types.intp if name == "intp" else {"float32": types.float32, "float64": types.float64}[name])
+
+    def codegen(context, builder, signature, values):
+        kind = context.get_value_type(target).as_pointer()
+        words = [builder.gep(values[0], [builder.add(values[1], I64(k))]) for k in range(n)]
+        found = [builder.load(builder.bitcast(word, kind)) for word in words]
+        return context.make_tuple(builder, signature.return_type, found)
+
+    return types.UniTuple(target, n)(args, types.intp, count, dtype), codegen
+
+
+@intrinsic(prefer_literal=True)
+def integers(typing, args, first, count):
+    """`count` integers from the words of a kernel's arguments."""
+    n = count.literal_value
+
+    def codegen(context, builder, signature, values):
+        found = [builder.load(builder.gep(values[0], [builder.add(values[1], I64(k))])) for k in range(n)]
+        return context.make_tuple(builder, signature.return_type, found)
+
+    return types.UniTuple(types.intp, n)(args, types.intp, count), codegen
+
+
+@intrinsic
+def call_kernel(typing, address, member, team, args):
+    """Call the compiled kernel at `address`."""
+    word = I64
+
+    def codegen(context, builder, signature, values):
+        kind = ir.FunctionType(ir.VoidType(), [word, word, word.as_pointer()])
+        function = builder.inttoptr(values[0], kind.as_pointer())
+        data = context.make_array(signature.args[3])(context, builder, values[3]).data
+        builder.call(function, [values[1], values[2], data])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, args), codegen
+
+

@@ -1,0 +1,377 @@
+"""RNN, GRU and LSTM layers: parameters by PyTorch's names, stacks, directions, dropout; frozen and streaming forms."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastrnn.arrays import DTYPES, as_array, as_flag, as_lengths, as_size
+from fastrnn.backend import backend
+from fastrnn.cells import REGISTRY
+from fastrnn.contract import Array, Weights
+from fastrnn.functional import check_weights
+
+_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTape:
+    """What a layer's `forward` keeps for its `backward`; it owns its memory and can be used more than once."""
+
+    layer: str
+    stages: list[list[Any]]  # the backend's tapes, [layer][direction]
+    masks: list[Array | None]  # dropout's factors on the input of each layer
+    shape: tuple[int, int, int]  # T, N, H of every direction
+    unbatched: bool
+
+
+@dataclass(frozen=True, eq=False)
+class LayerGradients:
+    """Gradients of a layer: of its input, of its initial state, and of its parameters by name."""
+
+    x: Array
+    state: Any  # (L*D, N, H), or a pair of them for an LSTM
+    params: dict[str, Array]
+
+
+class Layer:
+    """What RNN, GRU and LSTM share. Attributes are those of the constructor; `params` maps names to arrays."""
+
+    _cell = ""
+
+    def __init__(self, input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0,
+                 bidirectional=False, proj_size=0, *, dtype=np.float32, rng=None):  # fmt: skip
+        self.input_size, self.hidden_size = as_size("input_size", input_size), as_size("hidden_size", hidden_size)
+        self.num_layers = as_size("num_layers", num_layers)
+        self.bias, self.batch_first = as_flag("bias", bias), as_flag("batch_first", batch_first)
+        self.bidirectional = as_flag("bidirectional", bidirectional)
+        if as_size("proj_size", proj_size, 0):
+            raise NotImplementedError(f"proj_size: got {proj_size}; projected layers are not implemented yet, wanted 0")
+        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
+            raise ValueError(f"dropout: got {dropout!r}, wanted a probability from 0 to 1")
+        self.dropout = float(dropout)
+        if np.dtype(dtype) not in DTYPES:
+            raise TypeError(f"dtype: got {dtype!r}, wanted {' or '.join(map(str, DTYPES))}")
+        self.dtype = np.dtype(dtype)
+        self._rng = np.random.default_rng(rng)
+        bound = self.hidden_size**-0.5
+        self.params: dict[str, Array] = {
+            name: self._rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in self._shapes().items()
+        }
+
+    # --- parameters
+
+    @property
+    def _directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    def _keys(self, layer: int, direction: int) -> tuple[str, ...]:
+        suffix = f"_l{layer}{'_reverse' if direction else ''}"
+        return tuple(name + suffix for name in (_NAMES if self.bias else _NAMES[:2]))
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        rows = REGISTRY[self._cell].n_gates * self.hidden_size
+        for layer in range(self.num_layers):
+            width = self.hidden_size * self._directions if layer else self.input_size
+            for direction in range(self._directions):
+                keys = self._keys(layer, direction)
+                shapes.update(zip(keys, ((rows, width), (rows, self.hidden_size), (rows,), (rows,)), strict=False))
+        return shapes
+
+    def _weights(self, layer: int, direction: int) -> Weights:
+        keys = self._keys(layer, direction)
+        width = self.hidden_size * self._directions if layer else self.input_size
+        found = [self.params[key] for key in keys] + [None] * (4 - len(keys))
+        return check_weights(self._cell, tuple(found), width, self.dtype, keys)
+
+    def state_dict(self) -> dict[str, Array]:
+        """A copy of the parameters by name."""
+        return {name: np.array(value) for name, value in self.params.items()}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Take copies of the parameters in `state`, a mapping of every name to an array or torch tensor of its shape.
+
+        Raises ValueError for a missing or unknown name or a wrong shape, before anything is changed.
+        """
+        shapes = self._shapes()
+        missing, unknown = sorted(set(shapes) - set(state)), sorted(set(state) - set(shapes))
+        if missing or unknown:
+            raise ValueError(f"state: got no {missing} and unknown {unknown}, wanted exactly {sorted(shapes)}")
+        taken = {}
+        for name, shape in shapes.items():
+            value = state[name]
+            value = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+            if value.dtype.kind != "f":
+                raise TypeError(f"{name}: got dtype {value.dtype}, wanted floating point")
+            if value.shape != shape:
+                raise ValueError(f"{name}: got shape {value.shape}, wanted {shape}")
+            taken[name] = np.array(value, self.dtype, order="C")
+        self.params.update(taken)
+
+    def __repr__(self) -> str:
+        options = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
+        said = [f"{k}={getattr(self, k)}" for k, default in options.items() if getattr(self, k) != default]
+        return f"{type(self).__name__}({', '.join([str(self.input_size), str(self.hidden_size), *said, f'dtype={self.dtype}'])})"
+
+    # --- inference
+
+    def _prepare(self) -> list[list[Any]]:
+        cell, work = REGISTRY[self._cell], backend()
+        each = range(self._directions)
+        return [[work.prepare(cell, self._weights(layer, d)) for d in each] for layer in range(self.num_layers)]
+
+    def __call__(self, x, state=None, *, lengths=None):
+        """Inference: y, state at the end; nothing is kept and dropout is off.
+
+        x : (T, N, I), or (N, T, I) with batch_first, or (T, I) unbatched
+        state : (L*D, N, H), a pair (h0, c0) of them for an LSTM, (L*D, H) unbatched; zero by default
+        lengths : (N,) steps of each row
+        """
+        return self._infer(self._prepare(), x, state, lengths)
+
+    def _infer(self, prepared, x, state, lengths):
+        x, states, lengths, unbatched = self._arguments(x, state, lengths)
+        y, ends, _, _ = self._stack(prepared, x, states, lengths, None)
+        return self._result(y, ends, unbatched)
+
+    def freeze(self) -> "Frozen":
+        """The layer for inference on the weights as they are now, copied and packed once."""
+        return Frozen(self)
+
+    def stream(self, batch_size: int = 1) -> "Stream":
+        """The layer one time step at a time, from a zero state, on the weights as they are now."""
+        return Stream(self, as_size("batch_size", batch_size))
+
+    # --- training
+
+    def forward(self, x, state=None, *, lengths=None, rng=None):
+        """Training: (y, state at the end), tape. Arguments as of a call; `rng` (a seed or Generator) draws the dropout."""
+        x, states, lengths, unbatched = self._arguments(x, state, lengths)
+        rng = self._rng if rng is None else np.random.default_rng(rng)
+        y, ends, stages, masks = self._stack(self._prepare(), x, states, lengths, rng)
+        tape = LayerTape(repr(self), stages, masks, (x.shape[0], x.shape[1], self.hidden_size), unbatched)
+        return self._result(y, ends, unbatched), tape
+
+    def backward(self, tape, dy=None, dstate=None):
+        """Gradients of a scalar through `forward`.
+
+        dy : of y's shape; dstate : of the final state's shape (a pair, either may be None, for an LSTM); zero where missing
+        Returns an object with x, state (of the initial state), params (a dictionary with the parameters' names).
+        """
+        if not isinstance(tape, LayerTape) or tape.layer != repr(self):
+            raise TypeError(f"tape: got {type(tape).__name__}, wanted what this layer's forward gave")
+        (T, N, H), D, cell, work = tape.shape, self._directions, REGISTRY[self._cell], backend()
+        dy = self._sequence("dy", dy, (T, N, D * H), tape.unbatched)
+        ends = self._states("dstate", dstate, N, tape.unbatched)
+        starts: list[list[Array]] = [[] for _ in ends]
+        params: dict[str, Array] = {}
+        for layer in reversed(range(self.num_layers)):
+            dx = None
+            for d in reversed(range(D)):
+                at = layer * D + d
+                part = None if dy is None else dy[:, :, d * H : (d + 1) * H]
+                g = work.backward(cell, tape.stages[layer][d], part, *(None if e is None else e[at] for e in ends))
+                dx = g.x if dx is None else dx + g.x
+                for kept, of_state in zip(starts, (g.h0, g.c0), strict=False):
+                    kept.insert(0, of_state)
+                params.update(zip(self._keys(layer, d), (g.w_ih, g.w_hh, g.b_ih, g.b_hh), strict=False))
+            mask = tape.masks[layer]
+            dy = dx if mask is None else dx * mask
+        dstates = [np.stack(kept) for kept in starts]
+        dx, state = self._result(dy, dstates, tape.unbatched)
+        return LayerGradients(dx, state, {name: params[name] for name in self._shapes()})
+
+    # --- the way through
+
+    def _sequence(self, name, value, shape, unbatched):
+        """A sequence argument as (T, N, ...)."""
+        if value is None:
+            return None
+        if unbatched:
+            return as_array(name, value, (shape[0], shape[2]), self.dtype)[:, None]
+        if self.batch_first:
+            return as_array(name, value, (shape[1], shape[0], shape[2]), self.dtype).swapaxes(0, 1)
+        return as_array(name, value, shape, self.dtype)
+
+    def _states(self, name, state, N, unbatched):
+        """A state argument as a list of (L*D, N, H) or None: h, and c for an LSTM."""
+        memory = REGISTRY[self._cell].memory
+        if memory and state is not None and not (isinstance(state, tuple | list) and len(state) == 2):
+            raise TypeError(f"{name}: got {type(state).__name__}, wanted a pair (h, c)")
+        parts = (state if state is not None else (None, None)) if memory else (state,)
+        rows = self.num_layers * self._directions
+        shape = (rows, self.hidden_size) if unbatched else (rows, N, self.hidden_size)
+        labels = (f"{name}[0]", f"{name}[1]") if memory else (name,)
+        checked = [None if p is None else as_array(n, p, shape, self.dtype) for n, p in zip(labels, parts, strict=True)]
+        return [p if p is None or not unbatched else p[:, None] for p in checked]
+
+    def _arguments(self, x, state, lengths):
+        unbatched = getattr(x, "ndim", None) == 2 or np.ndim(x) == 2
+        sizes = ("T", "N", self.input_size) if not self.batch_first or unbatched else ("N", "T", self.input_size)
+        x = as_array("x", x, (sizes[0], self.input_size) if unbatched else sizes, self.dtype)
+        x = x[:, None] if unbatched else x.swapaxes(0, 1) if self.batch_first else x
+        T, N, _ = x.shape
+        return x, self._states("state", state, N, unbatched), as_lengths(lengths, N, T), unbatched
+
+    def _result(self, y, ends, unbatched):
+        if unbatched:
+            y, ends = y[:, 0], [e[:, 0] for e in ends]
+        elif self.batch_first:
+            y = y.swapaxes(0, 1)
+        return y, (tuple(ends) if len(ends) > 1 else ends[0])
+
+    def _stack(self, prepared, x, states, lengths, rng):
+        """Through all layers. rng None: inference. Returns y, final states, tapes, dropout masks."""
+        cell, work, keep = REGISTRY[self._cell], backend(), rng is not None
+        (T, N, _), H, D = x.shape, self.hidden_size, self._directions
+        ends: list[list[Array]] = [[] for _ in states]
+        stages, masks = [], []
+        for layer in range(self.num_layers):
+            mask = None
+            if keep and layer and self.dropout:
+                mask = (rng.random(x.shape) >= self.dropout).astype(self.dtype)
+                mask *= 0 if self.dropout == 1 else 1 / (1 - self.dropout)
+                x = x * mask
+            # in the order of the caller's axes, so that the last layer's y needs no copy
+            y = np.empty((N, T, D * H), self.dtype).swapaxes(0, 1) if self.batch_first else np.empty((T, N, D * H), self.dtype)
+            tapes = []
+            for d in range(D):
+                first = [None if s is None else s[layer * D + d] for s in states] + [None] * (2 - len(states))
+                part = y[:, :, d * H : (d + 1) * H]
+                out = work.forward(cell, prepared[layer][d], x, *first, lengths, bool(d), keep, y=part)
+                for end, value in zip(ends, out[1:3], strict=False):
+                    end.append(value)
+                tapes.append(out[3])
+            stages.append(tapes)
+            masks.append(mask)
+            x = y
+        return x, [np.stack(end) for end in ends], stages, masks
+
+
+class RNN(Layer):
+    """A stack of Elman layers, h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or relu: `torch.nn.RNN` for NumPy.
+
+    input_size, hidden_size : I and H; num_layers : L, each on the one below
+    nonlinearity : "tanh" or "relu"; bias : False for none; batch_first : x and y are (N, T, ...)
+    dropout : probability between layers, in `forward` only; bidirectional : a second direction, y is (T, N, 2H)
+    dtype : float32 or float64; rng : a seed or Generator for U(-1/√H, 1/√H) weights and dropout
+
+    >>> import numpy as np, fastrnn as fr
+    >>> layer = fr.RNN(3, 4, rng=0)
+    >>> y, h_n = layer(np.ones((5, 2, 3), np.float32))
+    >>> y.shape, h_n.shape
+    ((5, 2, 4), (1, 2, 4))
+    """
+
+    def __init__(self, input_size, hidden_size, num_layers=1, nonlinearity="tanh", bias=True, batch_first=False,
+                 dropout=0.0, bidirectional=False, *, dtype=np.float32, rng=None):  # fmt: skip
+        if f"rnn_{nonlinearity}" not in REGISTRY:
+            raise ValueError(f"nonlinearity: got {nonlinearity!r}, wanted 'tanh' or 'relu'")
+        self.nonlinearity, self._cell = nonlinearity, f"rnn_{nonlinearity}"
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype=dtype, rng=rng
+        )
+
+
+class GRU(Layer):
+    """A stack of GRU layers, reset after the product (equations: `fastrnn.gru`): `torch.nn.GRU` for NumPy.
+
+    Arguments as of `RNN`, without the nonlinearity.
+
+    >>> import numpy as np, fastrnn as fr
+    >>> layer = fr.GRU(3, 4, num_layers=2, bidirectional=True, rng=0)
+    >>> (y, h_n), tape = layer.forward(np.ones((5, 2, 3), np.float32))
+    >>> grads = layer.backward(tape, dy=np.ones_like(y))
+    >>> y.shape, h_n.shape, grads.params["weight_ih_l1_reverse"].shape
+    ((5, 2, 8), (4, 2, 4), (12, 8))
+    """
+
+    _cell = "gru"
+
+
+class LSTM(Layer):
+    """A stack of LSTM layers (equations: `fastrnn.lstm`): `torch.nn.LSTM` for NumPy. The state is a pair (h, c).
+
+    Arguments as of `RNN`, without the nonlinearity.
+
+    >>> import numpy as np, fastrnn as fr
+    >>> layer = fr.LSTM(3, 4, batch_first=True, rng=0)
+    >>> y, (h_n, c_n) = layer(np.ones((2, 5, 3), np.float32), lengths=[5, 3])
+    >>> y.shape, float(abs(y[1, 3:]).max())
+    ((2, 5, 4), 0.0)
+    """
+
+    _cell = "lstm"
+
+
+class Frozen:
+    """A layer's weights, copied and packed once; called as the layer is."""
+
+    def __init__(self, layer: Layer):
+        import copy
+
+        self._layer = copy.deepcopy(layer)
+        self._prepared = self._layer._prepare()
+
+    def __call__(self, x, state=None, *, lengths=None):
+        """Inference: y, state at the end; arguments as of the layer's own call."""
+        return self._layer._infer(self._prepared, x, state, lengths)
+
+    def stream(self, batch_size: int = 1) -> "Stream":
+        """One time step at a time, from a zero state, sharing these weights."""
+        return Stream(self._layer, as_size("batch_size", batch_size), self._prepared)
+
+    def __repr__(self) -> str:
+        return f"<frozen {self._layer!r}>"
+
+
+class Stream:
+    """A layer one time step at a time: `step` reads x_t and moves the state on, without allocating.
+
+    >>> import numpy as np, fastrnn as fr
+    >>> s = fr.GRU(3, 4, rng=0).stream()
+    >>> s.step(np.ones(3, np.float32)).shape, s.state.shape
+    ((4,), (1, 1, 4))
+    """
+
+    def __init__(self, layer: Layer, batch_size: int, prepared: Any = None):
+        if layer.bidirectional:
+            raise ValueError("stream: got a bidirectional layer, whose second direction starts at the end; wanted one direction")
+        work, cell = backend(), REGISTRY[layer._cell]
+        prepared = Frozen(layer)._prepared if prepared is None else prepared
+        self._stages = [work.stream(cell, stage[0], batch_size) for stage in prepared]
+        self._memory, self._shape = cell.memory, (batch_size, layer.input_size)
+
+    def step(self, x_t, out=None):
+        """One step. x_t : (N, I), or (I,) for one row; out : where y_t goes, (N, H) or (H,), a new array by default."""
+        first, last = self._stages[0], self._stages[-1]
+        if type(x_t) is not np.ndarray or x_t.dtype != first.x.dtype:
+            x_t = as_array("x_t", x_t, ("I",) if np.ndim(x_t) == 1 else ("N", "I"), first.x.dtype)
+        if x_t.shape != self._shape and not (self._shape[0] == 1 and x_t.shape == self._shape[1:]):
+            raise ValueError(f"x_t: got shape {x_t.shape}, wanted {self._shape}")
+        y = last.y if x_t.ndim == 2 else last.y[0]
+        if out is not None and (type(out) is not np.ndarray or out.shape != y.shape or out.dtype != y.dtype):
+            raise ValueError(f"out: got {getattr(out, 'dtype', type(out))} {np.shape(out)}, wanted {y.dtype} {y.shape}")
+        first.x[...] = x_t
+        first.step()
+        for below, stage in zip(self._stages, self._stages[1:], strict=False):
+            stage.x[...] = below.y
+            stage.step()
+        if out is None:
+            return y.copy()
+        out[...] = y
+        return out
+
+    @property
+    def state(self):
+        """The state now, a copy: (L, N, H), a pair (h, c) for an LSTM."""
+        h = np.stack([stage.h for stage in self._stages])
+        return (h, np.stack([stage.c for stage in self._stages])) if self._memory else h
+
+    def reset(self, rows: Any = None) -> None:
+        """Set the state to zero: of every row, or of `rows` (anything that indexes an axis of N)."""
+        rows = slice(None) if rows is None else rows
+        for stage in self._stages:
+            stage.h[rows] = 0
+            stage.c[rows] = 0
