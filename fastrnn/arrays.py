@@ -14,6 +14,8 @@ def as_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any = N
 
     shape : numbers are required, letters stand for any size. dtype : required; None takes float32 and float64.
     """
+    if type(value) is np.ndarray and value.dtype == dtype and value.shape == shape and value.flags.c_contiguous and value.flags.aligned:
+        return value  # the common case, at once
     array = _from(name, value)
     native = array.dtype.newbyteorder("=")
     wanted = DTYPES if dtype is None else (np.dtype(dtype),)
@@ -36,7 +38,8 @@ def optional(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any) ->
 
 
 def contiguous(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any) -> Array:
-    return np.ascontiguousarray(as_array(name, value, shape, dtype))
+    array = as_array(name, value, shape, dtype)
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
 def _from(name: str, value: Any) -> Array:

@@ -1,10 +1,11 @@
 """exp, sigmoid, tanh and relu on vectors: one reduction, one polynomial, no branch.
 
     x = n ln 2 + r, |r| <= ln 2 / 2      p = eʳ - 1 = r + r² q(r)      eˣ = 2ⁿ (1 + p)      eˣ - 1 = 2ⁿ p + (2ⁿ - 1)
-    σ(x) = eˣ / (1 + eˣ)      tanh |x| = m / (m + 2), m = e²ˣ - 1
+    σ(x) = 1 / (1 + e⁻ˣ)     tanh |x| = m / (m + 2), m = e²ˣ - 1
 
 The coefficients come from tools/derive_expm1.py. At most 2 ulp over the whole range, denormal results included.
 """
+
 from typing import NamedTuple
 
 from llvmlite import ir
@@ -23,14 +24,26 @@ class _Constants(NamedTuple):
     bias: int  # of the exponent
     overflow: float  # eˣ is infinite above
     underflow: float  # and zero below
-    saturated: float  # tanh is 1 above, and 1 + e⁻ˣ is 1
+    saturated: float  # tanh is 1 above, and σ above twice that
 
 
+# fmt: off
 CONSTANTS = {
-    "float32": _Constants(1.4426950408889634, 0.693145751953125, 1.4286068202862268e-06, (0.5, 0.16666666666666666, 0.041666666666666664, 0.008333333333333333, 0.001388888888888889, 0.0001984126984126984, 2.48015873015873e-05), 23, 127, 89.5, -104.5, 10.0),
-    "float64": _Constants(1.4426950408889634, 0.6931471803691238, 1.9082149292705877e-10, (0.5, 0.16666666666666666, 0.041666666666666664, 0.008333333333333333, 0.001388888888888889, 0.0001984126984126984, 2.48015873015873e-05, 2.7557319223985893e-06, 2.755731922398589e-07, 2.505210838544172e-08, 2.08767569878681e-09, 1.6059043836821613e-10, 1.1470745597729725e-11), 52, 1023, 710.5, -746.0, 20.0),
+    "float32": _Constants(
+        log2_e=1.4426950216293335, ln2_high=0.693145751953125, ln2_low=1.428606765330187e-06,
+        q=(0.5, 0.1666666567325592, 0.04166646674275398, 0.008333643898367882, 0.0013935072347521782,
+           0.0001966333802556619),
+        fraction=23, bias=127, overflow=89.5, underflow=-104.5, saturated=10.0,
+    ),
+    "float64": _Constants(
+        log2_e=1.4426950408889634, ln2_high=0.6931471805598903, ln2_low=5.497923018708371e-14,
+        q=(0.5, 0.16666666666666666, 0.0416666666666667, 0.008333333333334522, 0.0013888888888863918,
+           0.00019841269836509985, 2.4801587369951436e-05, 2.755732742764552e-06, 2.7557236122631943e-07,
+           2.5045820565070218e-08, 2.0924348360771936e-09, 1.7820114450333245e-10),
+        fraction=52, bias=1023, overflow=710.5, underflow=-746.0, saturated=20.0,
+    ),
 }
-
+# fmt: on
 
 
 def _reduce(x):
@@ -62,22 +75,28 @@ def _power_of_two(x, n):
     return Lanes(x.builder, x.builder.bitcast(bits, x.value.type), x.dtype)
 
 
+def _halves(x, n):
+    """n as a sum of two halves: 2ⁿ alone would leave the range where a result is just within it, or denormal."""
+    half = x.builder.ashr(n, ir.Constant(n.type, [1] * n.type.count))
+    return half, x.builder.sub(n, half)
+
+
 @pointwise.exp.register
 def exp(x: Lanes):
     k = CONSTANTS[x.dtype]
-    x = x.where(">", k.overflow, k.overflow).where("<", k.underflow, k.underflow)
-    p, n = _reduce(x)
-    # in two factors: 2ⁿ alone would leave the range where eˣ is just within it, or denormal
-    half = x.builder.ashr(n, ir.Constant(n.type, [1] * n.type.count))
-    rest = x.builder.sub(n, half)
-    return (p + 1) * _power_of_two(x, half) * _power_of_two(x, rest)
+    p, n = _reduce(x.where(">", k.overflow, k.overflow).where("<", k.underflow, k.underflow))
+    first, second = _halves(x, n)
+    return (p + 1) * _power_of_two(x, first) * _power_of_two(x, second)
 
 
 @pointwise.sigmoid.register
 def sigmoid(x: Lanes):
-    limit = CONSTANTS[x.dtype].saturated * 2
-    e = exp(x.where(">", limit, limit))
-    return e / (e + 1)
+    # e⁻ˣ = 2ⁿ (1 + p) = b (1 + p) / a: σ = a / (a + b p + b), the small summands first
+    k = CONSTANTS[x.dtype]
+    p, n = _reduce((-x).where(">", -k.underflow, -k.underflow).where("<", -2 * k.saturated, -2 * k.saturated))
+    first, second = _halves(x, n)
+    a, b = _power_of_two(x, x.builder.neg(first)), _power_of_two(x, second)
+    return a / (b.fma(p, a) + b)
 
 
 @pointwise.tanh.register
@@ -92,7 +111,11 @@ def tanh(x: Lanes):
     p, n = _reduce(twice)
     scale = _power_of_two(x, n)
     m = scale.fma(p, scale - 1)
-    y = m / (m + 2)
+    sum_ = m + 2
+    y = m / sum_
+    # what the sum's rounding lost, put back: dy = -lost y / sum, and 1 / sum = (1 - y) / 2
+    lost = (2 - sum_.where(">", 4, 4)) + m.where(">", 2, 2)  # exact up to m = 2, and nothing from there
+    y = (y.fma(-y, y) * lost).fma(-0.5, y)
     return Lanes(builder, builder.bitcast(builder.or_(builder.bitcast(y.value, bits), sign), x.value.type), x.dtype)
 
 

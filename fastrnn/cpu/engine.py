@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array, Gradients, Weights
 from fastrnn.cpu import gemm, loops
 from fastrnn.cpu.kernel import Kernel, compile_kernel, digest
-from fastrnn.cpu.memory import LINE, empty, words, zeros
+from fastrnn.cpu.memory import Block, Piece, empty, name_of, words, zeros
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.target import lanes, padded, panel_vectors, tile_rows
 from fastrnn.cpu.threads import get_num_threads, launch
@@ -19,63 +20,21 @@ _AHEAD_ROWS = 48  # rows of the input's product that are computed together
 _CALL_FLOPS = 2e9  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
 _TEAM_FLOPS = 4e5  # below, a launch costs more than it saves
 _TEAM_STEP_FLOPS = 1.2e5  # below, a barrier a step costs more than it saves
+_CONTROL = ((64,), "intp")
 
 
 @cache
 def kernel(kind: str, name: str, dtype: str) -> Kernel:
     """A compiled kernel: forward and backward of the cell `name`, or one that serves every cell."""
-    L, R = lanes(dtype), tile_rows(4)
+    L = lanes(dtype)
     if kind in ("forward", "backward"):
         cell = REGISTRY[name]
         build = loops.build_forward if kind == "forward" else loops.build_backward
-        gates = cell.n_gates * panel_vectors(cell.n_gates) if kind == "forward" else 4
-        return compile_kernel(build(name, dtype, cell.n_gates, cell.n_tape, L, tile_rows(gates), digest()))
+        vectors = cell.n_gates * panel_vectors(cell.n_gates) if kind == "forward" else 4
+        return compile_kernel(build(name, dtype, cell.n_gates, cell.n_tape, L, tile_rows(vectors), digest()))
     if kind == "gemm":
-        return compile_kernel(gemm.build_gemm(dtype, L, R, digest()))
+        return compile_kernel(gemm.build_gemm(dtype, L, tile_rows(4), digest()))
     return compile_kernel(getattr(gemm, f"build_{kind}")(dtype, L, digest()))
-
-
-def _pack(kind: str, w: Array, G: int, H: int, K: int, W: int, dtype: str, team: int = 1) -> Array:
-    out = empty(K * G * padded(H, dtype), dtype)
-    args = words(gemm.PACK_FLOATS + gemm.PACK_INTEGERS, {"w": w, "out": out, "G": G, "H": H, "K": K, "W": W})
-    launch(kernel(kind, "", dtype).address, args, team if w.size > 1 << 18 else 1)
-    return out
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """The weights of a layer in panels, and as they came."""
-
-    weights: Weights
-    w_ih: Array
-    w_hh: Array
-    b_ih: Array
-    b_hh: Array
-
-
-def prepare(cell: Cell, weights: Weights) -> Prepared:
-    w_ih, w_hh, b_ih, b_hh = weights
-    G, H, dtype = cell.n_gates, w_hh.shape[1], w_hh.dtype.name
-    W, team = panel_vectors(G), get_num_threads()
-
-    def bias(b):
-        return zeros(G * padded(H, dtype), dtype) if b is None else _pack("pack_gates", b, G, H, 1, W, dtype)
-
-    panels = (_pack("pack_gates", w, G, H, w.shape[1], W, dtype, team) for w in (w_ih, w_hh))
-    return Prepared(weights, *panels, bias(b_ih), bias(b_hh))
-
-
-@dataclass(frozen=True, eq=False)
-class Tape:
-    """What backward needs, all of it the tape's own."""
-
-    weights: Weights
-    rows: Rows
-    x: Array  # (total, I)
-    hs: Array  # (total, Hp) h before each step
-    cs: Array  # (total, Hp) c before each step; hs for a cell without a memory
-    saved: Array  # (total, K, Hp)
-    T: int
 
 
 @dataclass(frozen=True)
@@ -98,130 +57,173 @@ def team_for(N: int, G: int, H: int, K: int, steps: int, dtype: str, panel: int 
     return Team(1, False)
 
 
-def _run(kernel: Kernel, args: Array, s0: int, control: Array, team: Team, steps: range, flops: float) -> None:
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """The weights of a layer as they came, and in panels: one block, and where each part of it starts."""
+
+    weights: Weights
+    panels: Array
+    addresses: dict[str, int]
+
+
+def prepare(cell: Cell, weights: Weights) -> Prepared:
+    w_ih, w_hh, b_ih, b_hh = weights
+    G, H, I, dtype = cell.n_gates, w_hh.shape[1], w_ih.shape[1], name_of(w_hh)
+    column = G * padded(H, dtype)
+    panels = empty((column * (I + H + 2),), dtype)
+    values = weights._asdict() | {
+        "out": panels, "G": G, "H": H, "I": I, "W": panel_vectors(G),
+        "biases": (b_ih is not None) + 2 * (b_hh is not None),
+    }  # fmt: skip
+    team = get_num_threads() if w_ih.size + w_hh.size > 1 << 18 else 1
+    launch(kernel("pack_weights", "", dtype).address, words(gemm.PACK_FLOATS + gemm.PACK_INTEGERS, values), team)
+    starts = {"w_ih": 0, "w_hh": I, "b_ih": I + H, "b_hh": I + H + 1}
+    item = panels.array.itemsize
+    return Prepared(weights, panels.array, {k: panels.address + n * column * item for k, n in starts.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """What backward needs, all of it the tape's own."""
+
+    weights: Weights
+    rows: Rows
+    x: Array  # (total, I)
+    hs: Piece  # (total, Hp) h before each step
+    cs: Piece  # (total, Hp) c before each step; hs for a cell without a memory
+    saved: Piece  # (total, K, Hp)
+    T: int
+
+
+def _run(kernel: Kernel, args: Array, s0: int, control: Piece, team: Team, steps: range, flops: float) -> None:
     """Run a loop's kernel over its steps (backwards where the range runs backwards), a bounded time a call."""
     size = max(1, int(_CALL_FLOPS / max(flops, 1)))
     starts = range(0, len(steps), size)
     for start in starts if steps.step > 0 else reversed(starts):
         args[s0], args[s0 + 1] = start, min(len(steps), start + size)
-        control[:] = 0
+        control.array[:] = 0
         launch(kernel.address, args, team.size)
 
 
-def forward_words(cell, prepared, x, hs, cs, h_n, c_n, saved, y, rows, team, control):
-    """The forward kernel's arguments; arrays that must outlive them; where s0 and s1 stand among them."""
-    T, N, I = x.shape
-    G, H, dtype = cell.n_gates, prepared.weights.w_hh.shape[1], y.dtype.name
-    capacity, item = max(_AHEAD_ROWS, N), y.itemsize
+def forward_words(
+    cell: Cell, prepared: Prepared, x: Any, y: Any, states: dict[str, Piece], saved: Piece | None, rows: Rows, team: Team,
+    strides: tuple[int, ...],
+) -> tuple[Array, Piece, Block, int]:  # fmt: skip
+    """The forward kernel's arguments; its control block; memory that must outlive them; where s0 stands among them."""
+    N, H, I = len(rows), prepared.weights.w_hh.shape[1], prepared.weights.w_ih.shape[1]
+    G, dtype = cell.n_gates, name_of(prepared.panels)
+    capacity = max(_AHEAD_ROWS, N)
+    work_size = capacity * G * padded(H, dtype) + 32 * lanes(dtype)
+    block = Block(_CONTROL, ((team.size * work_size,), dtype), ((team.size * (capacity + 8),), "intp"))
+    control, work, offsets = block.pieces
     names = loops.FORWARD_FLOATS + loops.TABLES + loops.FORWARD_INTEGERS
-    values = {
-        "x": x, "w_ih": prepared.w_ih, "w_hh": prepared.w_hh, "b_ih": prepared.b_ih, "b_hh": prepared.b_hh,
-        "hs": hs, "cs": cs, "y": y, "h_n": h_n, "c_n": c_n, "saved": saved,
-        "work": empty(team.size * (capacity * G * padded(H, dtype) + 32 * lanes(dtype)), dtype),
-        "order": rows.order, "length": rows.length, "control": control,
-        "offsets": np.empty(team.size * (capacity + 8), np.intp),
-        "s0": 0, "s1": 0, "N": N, "I": I, "H": H, "W": panel_vectors(G),
-        "x_t": x.strides[0] // item, "x_n": x.strides[1] // item, "y_t": y.strides[0] // item, "y_n": y.strides[1] // item,
-        "reverse": rows.reverse, "keep": saved is not None, "by_units": team.by_units, "strided": rows.ragged,
-        "capacity": capacity,
+    values = prepared.addresses | states | {
+        "x": x, "y": y, "saved": saved, "work": work, "order": rows.order, "length": rows.length, "control": control,
+        "offsets": offsets, "s0": 0, "s1": 0, "N": N, "I": I, "H": H, "W": panel_vectors(G),
+        "x_t": strides[0], "x_n": strides[1], "y_t": strides[2], "y_n": strides[3], "reverse": rows.reverse,
+        "keep": saved is not None, "by_units": team.by_units, "strided": rows.ragged, "capacity": capacity,
     }  # fmt: skip
-    return words(names, values), values, names.index("s0")
+    return words(names, values), control, block, names.index("s0")
 
 
 def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None):
     T, N, I = x.shape
-    w = prepared.weights
-    G, H, dtype = cell.n_gates, w.w_hh.shape[1], w.w_hh.dtype.name
-    rows = Rows.of(T, N, lengths, reverse)
+    w, G, K = prepared.weights, cell.n_gates, cell.n_tape
+    H, dtype = w.w_hh.shape[1], name_of(x)
+    Hp, rows = padded(H, dtype), Rows.of(T, N, lengths, reverse)
     y = np.empty((T, N, H), dtype) if y is None else y
     if rows.ragged:
         y[...] = 0
-    before = max(rows.total, N) if keep else 2 * N
-    hs, h_n = _state(rows, h0, before, H, dtype)
-    cs, c_n = _state(rows, c0, before, H, dtype) if cell.memory else (hs, h_n)
-    saved = empty((rows.total, cell.n_tape, padded(H, dtype)), dtype) if keep else None
-    team, control = team_for(N, G, H, I + H, rows.steps, dtype), np.zeros(64, np.intp)
-    args, _alive, s0 = forward_words(cell, prepared, x, hs, cs, h_n, c_n, saved, y, rows, team, control)
+    sizes = [((max(rows.total, N) if keep else 2 * N, Hp), dtype), ((N, Hp), dtype)] * (1 + cell.memory)
+    hs, h_n, cs, c_n = (Block(*sizes).pieces * 2)[:4]  # a cell without a memory has h for c
+    for state, before, end in ((h0, hs, h_n), (c0, cs, c_n))[: 1 + cell.memory]:
+        rows.sort(state, end.array)
+        before.array[:N] = end.array
+    saved = empty((rows.total, K, Hp), dtype) if keep else None
+    team = team_for(N, G, H, I + H, rows.steps, dtype)
+    states = {"hs": hs, "cs": cs, "h_n": h_n, "c_n": c_n}
+    strides = tuple(n // x.itemsize for n in x.strides[:2] + y.strides[:2])
+    args, control, _alive, s0 = forward_words(cell, prepared, x, y, states, saved, rows, team, strides)
     _run(kernel("forward", cell.name, dtype), args, s0, control, team, range(rows.steps), 2.0 * N * G * H * (I + H))
     tape = None
     if keep:
         own = Weights(*(None if p is None else p.copy() for p in w))
         tape = Tape(own, rows, rows.gather(x), hs, cs, saved, T)
-    return y, rows.unsort(h_n, H), (rows.unsort(c_n, H) if cell.memory else None), tape
-
-
-def _state(rows, state, before, H, dtype):
-    """The state before each step, its first rows set; the state at the end, right for rows of no steps."""
-    padding = padded(H, dtype)
-    steps, end = empty((before, padding), dtype), empty((len(rows.order), padding), dtype)
-    rows.sort(state, end)
-    steps[: len(end)] = end
-    return steps, end
+    return y, rows.unsort(h_n.array, H), (rows.unsort(c_n.array, H) if cell.memory else None), tape
 
 
 def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
-    w, rows, T = tape.weights, tape.rows, tape.T
-    N, total, I = len(rows.order), rows.total, tape.x.shape[1]
-    G, H, dtype = cell.n_gates, w.w_hh.shape[1], w.w_hh.dtype.name
-    Hp, W, L = padded(H, dtype), panel_vectors(1), lanes(dtype)
-    team = team_for(N, G, H, H, rows.steps, dtype, W)
-    dh, dc = empty((N, Hp), dtype), empty((N, Hp), dtype)
-    rows.sort(dh_n, dh)
-    rows.sort(dc_n, dc)
-    dx = empty((total, G * H), dtype)
-    du = dx if cell.shares_gradient else empty((total, G * H), dtype)
-    item = np.dtype(dtype).itemsize
-    zero = zeros(max(H, 4 * L), dtype)  # a row of a missing dy; where a sum starts
-    y_t, y_n = (0, 0) if dy is None else (dy.strides[0] // item, dy.strides[1] // item)
-    control = np.zeros(64, np.intp)
-    names = loops.BACKWARD_FLOATS + loops.TABLES + loops.BACKWARD_INTEGERS
-    args = words(names, {
-        "dy": zero if dy is None else dy, "saved": tape.saved, "cs": tape.cs, "dx": dx, "du": du, "dh": dh, "dc": dc,
-        "w_hh": (panels := _pack("pack_columns", w.w_hh, 1, H, G * H, W, dtype)), "zero": zero,
-        "order": rows.order, "length": rows.length, "control": control,
-        "offsets": (offsets := np.empty(team.size * 8, np.intp)),
-        "s0": 0, "s1": 0, "N": N, "H": H, "W": W, "y_t": y_t, "y_n": y_n, "reverse": rows.reverse,
-        "by_units": team.by_units, "strided": rows.ragged, "shared": cell.shares_gradient,
-    })  # fmt: skip
-    steps = range(rows.steps - 1, -1, -1)
-    _run(kernel("backward", cell.name, dtype), args, names.index("s0"), control, team, steps, 2.0 * N * G * H * H)
-    del panels, offsets  # alive until here
-    ones = np.ones(8, dtype)
-    dw_ih = matmul(dx, (1, G * H), tape.x, (G * H, I, total))
-    dw_hh = matmul(du, (1, G * H), tape.hs[:total, :H], (G * H, H, total))
-    db_ih = matmul(ones, (1, 0), dx, (1, G * H, total))[0]
-    db_hh = db_ih.copy() if cell.shares_gradient else matmul(ones, (1, 0), du, (1, G * H, total))[0]
-    x_rows = matmul(dx, (G * H, 1), w.w_ih, (total, I, G * H))
+    rows, G, H, dtype = tape.rows, cell.n_gates, tape.weights.w_hh.shape[1], name_of(tape.x)
+    gates = ((rows.total, G * H), dtype)
+    dx, *own = Block(gates, *([] if cell.shares_gradient else [gates])).pieces
+    du = own[0] if own else dx
+    dh, dc = _backward_loop(cell, tape, dy, dh_n, dc_n, dx, du)
+    dw_ih, db_ih = _weight_gradients(dx, tape.x, tape.weights.b_ih)
+    dw_hh, db_hh = _weight_gradients(du, tape.hs.array[: rows.total, :H], tape.weights.b_hh)
+    d_rows = matmul(dx.array, (G * H, 1), tape.weights.w_ih, (rows.total, tape.x.shape[1], G * H), 512)
     if not cell.memory:
         dh += dc
-    return Gradients(
-        rows.scatter(x_rows, T), dw_ih, dw_hh,
-        None if w.b_ih is None else db_ih, None if w.b_hh is None else db_hh,
-        rows.unsort(dh, H), rows.unsort(dc, H) if cell.memory else None,
-    )  # fmt: skip
+    dc0 = rows.unsort(dc, H) if cell.memory else None
+    return Gradients(rows.scatter(d_rows, tape.T), dw_ih, dw_hh, db_ih, db_hh, rows.unsort(dh, H), dc0)
 
 
-def matmul(a: Array, a_strides: tuple[int, int], b: Array, shape: tuple[int, int, int]) -> Array:
-    """C (M, N) = A B over K, in shape's order M, N, K; A's strides in numbers, B a matrix with contiguous rows."""
-    (M, N, K), dtype = shape, b.dtype.name
+def _backward_loop(cell, tape, dy, dh_n, dc_n, dx, du):
+    """Fill dx and du, the gradients of the pre-activations (total, G*H); return dh0 and dc0, sorted and padded."""
+    rows, N, G, dtype = tape.rows, len(tape.rows), cell.n_gates, name_of(tape.x)
+    w_hh = tape.weights.w_hh
+    H, L, W = w_hh.shape[1], lanes(dtype), panel_vectors(1)
+    Hp, team = padded(H, dtype), team_for(N, G, H, H, rows.steps, dtype, W)
+    state = ((N, Hp), dtype)
+    # zero: a row of a missing dy, and where a sum starts
+    block = Block(_CONTROL, ((team.size * 8,), "intp"), state, state, ((max(H, 4 * L),), dtype), ((G * H * Hp,), dtype))
+    control, offsets, dh, dc, zero, panels = block.pieces
+    zero.array[...] = 0
+    rows.sort(dh_n, dh.array)
+    rows.sort(dc_n, dc.array)
+    columns = {"w": w_hh, "out": panels, "H": H, "K": G * H, "W": W}
+    launch(kernel("pack_columns", "", dtype).address, words(gemm.COLUMNS_FLOATS + gemm.COLUMNS_INTEGERS, columns), 1)
+    names = loops.BACKWARD_FLOATS + loops.TABLES + loops.BACKWARD_INTEGERS
+    values = {
+        "dy": zero if dy is None else dy, "saved": tape.saved, "cs": tape.cs, "dx": dx, "du": du, "dh": dh, "dc": dc,
+        "w_hh": panels, "zero": zero, "order": rows.order, "length": rows.length, "control": control, "offsets": offsets,
+        "s0": 0, "s1": 0, "N": N, "H": H, "W": W, "reverse": rows.reverse, "by_units": team.by_units,
+        "y_t": 0 if dy is None else dy.strides[0] // dy.itemsize, "y_n": 0 if dy is None else dy.strides[1] // dy.itemsize,
+        "strided": rows.ragged, "shared": cell.shares_gradient,
+    }  # fmt: skip
+    steps = range(rows.steps - 1, -1, -1)
+    compiled = kernel("backward", cell.name, dtype)
+    _run(compiled, words(names, values), names.index("s0"), control, team, steps, 2.0 * N * G * H * H)
+    return dh.array, dc.array
+
+
+def _weight_gradients(d: Piece, operand: Array, bias: Array | None) -> tuple[Array, Array | None]:
+    """Σ dᵀ operand and Σ d over the tape's rows, in blocks short enough for single precision."""
+    (total, rows), columns = d.array.shape, operand.shape[1]
+    dw = matmul(d.array, (1, rows), operand, (rows, columns, total), 128)
+    if bias is None:
+        return dw, None
+    return dw, matmul(np.ones(16, d.array.dtype), (1, 0), d.array, (1, rows, total), 64)[0]
+
+
+def matmul(a: Array, steps: tuple[int, int], b: Array, shape: tuple[int, int, int], depth: int) -> Array:
+    """C (M, N) = A B over K in blocks of `depth`; shape: M, N, K; steps: numbers from a row of A, a column, to the next."""
+    (M, N, K), dtype = shape, name_of(b)
     L, R, team = lanes(dtype), tile_rows(4), get_num_threads() if 2.0 * M * N * K > _TEAM_FLOPS else 1
     c = np.empty((M, N), dtype)
     if K == 0:
         c[...] = 0
-        return c
-    item = c.itemsize
-    work_size = padded(N, dtype) * gemm.DEPTH + gemm.DEPTH * R + L + R * 4 * L
-    work_size = -(-work_size * item // LINE) * LINE // item
-    work, offsets = empty(team * work_size, dtype), np.empty(team * 8, np.intp)
-    zero = zeros(4 * L, dtype)
-    most = max(R, int(_CALL_FLOPS / (2.0 * N * K)))  # rows of C a call
-    for m in range(0, M, most):
-        args = words(gemm.GEMM_FLOATS + gemm.GEMM_TABLES + gemm.GEMM_INTEGERS, {
-            "a": a.ctypes.data + m * a_strides[0] * item, "b": b, "c": c[m:], "zero": zero, "work": work,
-            "offsets": offsets, "M": min(most, M - m), "N": N, "K": K, "a_m": a_strides[0], "a_k": a_strides[1],
-            "b_k": b.strides[0] // item, "c_m": N, "work_size": work_size,
-        })  # fmt: skip
-        launch(kernel("gemm", "", dtype).address, args, team)
+    work_size = depth * (padded(N, dtype) + padded(4 * R, dtype)) + R * 4 * L
+    zero, work, offsets = Block(((4 * L,), dtype), ((team * work_size,), dtype), ((team * 8,), "intp")).pieces
+    zero.array[...] = 0
+    most = max(R, int(_CALL_FLOPS / max(1.0, 2.0 * N * K)))  # rows of C a call
+    for m in range(0, M if K else 0, most):
+        values = {
+            "a": a.ctypes.data + m * steps[0] * a.itemsize, "b": b, "c": c[m:], "zero": zero, "work": work,
+            "offsets": offsets, "M": min(most, M - m), "N": N, "K": K, "a_m": steps[0], "a_k": steps[1],
+            "b_k": b.strides[0] // b.itemsize, "c_m": N, "depth": depth, "work_size": work_size,
+        }  # fmt: skip
+        names = gemm.GEMM_FLOATS + gemm.GEMM_TABLES + gemm.GEMM_INTEGERS
+        launch(kernel("gemm", "", dtype).address, words(names, values), team)
     return c
 
 

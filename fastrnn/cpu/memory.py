@@ -1,29 +1,61 @@
 """Memory for kernels, and the words by which they are called."""
 
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastrnn.contract import Array
 
 LINE = 64  # bytes: vectors that straddle two cache lines cost two loads
+ITEMSIZE = {"float32": 4, "float64": 8, "intp": 8}
+_NAMES = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
 
 
-def empty(shape: int | tuple[int, ...], dtype: str) -> Array:
-    """An array that starts on a cache line."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.empty(size + LINE, np.uint8)
-    start = -raw.ctypes.data % LINE
-    return raw[start : start + size].view(dtype).reshape(shape)
+def name_of(array: Array) -> str:
+    """The dtype's name (NumPy's own dtype.name takes microseconds)."""
+    return _NAMES[array.dtype]
 
 
-def zeros(shape: int | tuple[int, ...], dtype: str) -> Array:
-    array = empty(shape, dtype)
-    array[...] = 0
-    return array
+class Piece(NamedTuple):
+    """An array and its address, known beforehand: asking NumPy for it takes microseconds."""
+
+    array: Array
+    address: int
+
+
+class Block:
+    """One allocation, cut into pieces that start on cache lines."""
+
+    def __init__(self, *pieces: tuple[Any, str]):
+        sizes = [-(-prod(shape) * ITEMSIZE[dtype] // LINE) * LINE for shape, dtype in pieces]
+        raw = np.empty(sum(sizes) + LINE, np.uint8)
+        start = raw.ctypes.data
+        offset = -start % LINE
+        self.pieces = []
+        for (shape, dtype), size in zip(pieces, sizes, strict=True):
+            self.pieces.append(Piece(np.ndarray(shape, dtype, raw, offset), start + offset))
+            offset += size
+
+
+def empty(shape: tuple[int, ...], dtype: str) -> Piece:
+    return Block((shape, dtype)).pieces[0]
+
+
+def zeros(shape: tuple[int, ...], dtype: str) -> Piece:
+    piece = empty(shape, dtype)
+    piece.array[...] = 0
+    return piece
 
 
 def words(names: tuple[str, ...], values: dict[str, Any]) -> Array:
-    """A kernel's arguments: the addresses of arrays and the integers, in the order of `names`."""
-    found = (values[name] for name in names)
-    return np.array([v.ctypes.data if isinstance(v, np.ndarray) else int(v or 0) for v in found], np.intp)
+    """A kernel's arguments, in the order of `names`: integers, and the addresses of pieces, arrays or None."""
+    return np.array([_word(values[name]) for name in names], np.intp)
+
+
+def _word(value: Any) -> int:
+    if type(value) is Piece:
+        return value.address
+    if isinstance(value, np.ndarray):
+        return int(value.ctypes.data)
+    return 0 if value is None else value
