@@ -1,4 +1,4 @@
-"""Arguments checked and brought into the form that backends take. Errors name the argument, what was got, what was wanted."""
+"""Arguments checked and brought into the form that backends take. Errors say which argument, what was got and wanted."""
 
 from typing import Any
 
@@ -14,8 +14,10 @@ def as_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any = N
 
     shape : numbers are required, letters stand for any size. dtype : required; None takes float32 and float64.
     """
-    if type(value) is np.ndarray and value.dtype == dtype and value.shape == shape and value.flags.c_contiguous and value.flags.aligned:
-        return value  # the common case, at once
+    if type(value) is np.ndarray and value.dtype == dtype and value.shape == shape:
+        flags = value.flags
+        if flags.c_contiguous and flags.aligned:
+            return value  # the common case, at once
     array = _from(name, value)
     native = array.dtype.newbyteorder("=")
     wanted = DTYPES if dtype is None else (np.dtype(dtype),)

@@ -11,7 +11,7 @@ def backend() -> ModuleType:
     """The module that carries out calls (see contract.py): compiled kernels, or NumPy under NUMBA_DISABLE_JIT=1."""
     import numba
 
-    if numba.config.DISABLE_JIT:
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         return reference
     from fastrnn.cpu import engine
 

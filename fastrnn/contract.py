@@ -25,6 +25,14 @@ class Weights(NamedTuple):
     b_ih: Array | None = None  # (G*H,)
     b_hh: Array | None = None  # (G*H,)
 
+    def copied(self) -> "Weights":
+        return Weights(
+            self.w_ih.copy(),
+            self.w_hh.copy(),
+            None if self.b_ih is None else self.b_ih.copy(),
+            None if self.b_hh is None else self.b_hh.copy(),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Gradients:

@@ -42,7 +42,9 @@ def run(
     return (y, h_n, c_n), Tape(name, (T, N, H), x.dtype, kept) if keep else None
 
 
-def check_weights(name: str, weights: tuple[Any, ...], I: int, dtype: Any, names: tuple[str, ...] = Weights._fields) -> Weights:
+def check_weights(
+    name: str, weights: tuple[Any, ...], I: int, dtype: Any, names: tuple[str, ...] = Weights._fields
+) -> Weights:
     """The parameters of one layer and direction, checked against each other and I."""
     w_ih, w_hh, b_ih, b_hh = weights
     G = REGISTRY[name].n_gates
@@ -51,9 +53,7 @@ def check_weights(name: str, weights: tuple[Any, ...], I: int, dtype: Any, names
     if rows != G * H or H == 0:
         raise ValueError(f"{names[1]}: got shape {w_hh.shape}, wanted ({f'{G}*H' if G > 1 else 'H'}, H) with H at least 1")
     w_ih = contiguous(names[0], w_ih, (rows, I), dtype)
-    b_ih, b_hh = (
-        None if b is None else contiguous(n, b, (rows,), dtype) for n, b in ((names[2], b_ih), (names[3], b_hh))
-    )
+    b_ih, b_hh = (None if b is None else contiguous(n, b, (rows,), dtype) for n, b in ((names[2], b_ih), (names[3], b_hh)))
     return Weights(w_ih, w_hh, b_ih, b_hh)
 
 

@@ -1,5 +1,6 @@
-"""RNN, GRU and LSTM layers: parameters by PyTorch's names, stacks, directions, dropout; frozen and streaming forms."""
+"""RNN, GRU and LSTM layers: parameters by PyTorch's names, stacks, directions, dropout."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastrnn.backend import backend
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array, Weights
 from fastrnn.functional import check_weights
+from fastrnn.serving import Frozen, Stream
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -112,7 +114,8 @@ class Layer:
     def __repr__(self) -> str:
         options = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
         said = [f"{k}={getattr(self, k)}" for k, default in options.items() if getattr(self, k) != default]
-        return f"{type(self).__name__}({', '.join([str(self.input_size), str(self.hidden_size), *said, f'dtype={self.dtype}'])})"
+        said = [str(self.input_size), str(self.hidden_size), *said, f"dtype={self.dtype}"]
+        return f"{type(self).__name__}({', '.join(said)})"
 
     # --- inference
 
@@ -135,13 +138,13 @@ class Layer:
         y, ends, _, _ = self._stack(prepared, x, states, lengths, None)
         return self._result(y, ends, unbatched)
 
-    def freeze(self) -> "Frozen":
+    def freeze(self) -> Frozen:
         """The layer for inference on the weights as they are now, copied and packed once."""
-        return Frozen(self)
+        return Frozen(copy.deepcopy(self))
 
-    def stream(self, batch_size: int = 1) -> "Stream":
+    def stream(self, batch_size: int = 1) -> Stream:
         """The layer one time step at a time, from a zero state, on the weights as they are now."""
-        return Stream(self, as_size("batch_size", batch_size))
+        return self.freeze().stream(batch_size)
 
     # --- training
 
@@ -234,7 +237,9 @@ class Layer:
                 mask *= 0 if self.dropout == 1 else 1 / (1 - self.dropout)
                 x = x * mask
             # in the order of the caller's axes, so that the last layer's y needs no copy
-            y = np.empty((N, T, D * H), self.dtype).swapaxes(0, 1) if self.batch_first else np.empty((T, N, D * H), self.dtype)
+            shape = (N, T, D * H) if self.batch_first else (T, N, D * H)
+            y = np.empty(shape, self.dtype)
+            y = y.swapaxes(0, 1) if self.batch_first else y
             tapes = []
             for d in range(D):
                 first = [None if s is None else s[layer * D + d] for s in states] + [None] * (2 - len(states))
@@ -303,75 +308,3 @@ class LSTM(Layer):
     """
 
     _cell = "lstm"
-
-
-class Frozen:
-    """A layer's weights, copied and packed once; called as the layer is."""
-
-    def __init__(self, layer: Layer):
-        import copy
-
-        self._layer = copy.deepcopy(layer)
-        self._prepared = self._layer._prepare()
-
-    def __call__(self, x, state=None, *, lengths=None):
-        """Inference: y, state at the end; arguments as of the layer's own call."""
-        return self._layer._infer(self._prepared, x, state, lengths)
-
-    def stream(self, batch_size: int = 1) -> "Stream":
-        """One time step at a time, from a zero state, sharing these weights."""
-        return Stream(self._layer, as_size("batch_size", batch_size), self._prepared)
-
-    def __repr__(self) -> str:
-        return f"<frozen {self._layer!r}>"
-
-
-class Stream:
-    """A layer one time step at a time: `step` reads x_t and moves the state on, without allocating.
-
-    >>> import numpy as np, fastrnn as fr
-    >>> s = fr.GRU(3, 4, rng=0).stream()
-    >>> s.step(np.ones(3, np.float32)).shape, s.state.shape
-    ((4,), (1, 1, 4))
-    """
-
-    def __init__(self, layer: Layer, batch_size: int, prepared: Any = None):
-        if layer.bidirectional:
-            raise ValueError("stream: got a bidirectional layer, whose second direction starts at the end; wanted one direction")
-        work, cell = backend(), REGISTRY[layer._cell]
-        prepared = Frozen(layer)._prepared if prepared is None else prepared
-        self._stages = [work.stream(cell, stage[0], batch_size) for stage in prepared]
-        self._memory, self._shape = cell.memory, (batch_size, layer.input_size)
-
-    def step(self, x_t, out=None):
-        """One step. x_t : (N, I), or (I,) for one row; out : where y_t goes, (N, H) or (H,), a new array by default."""
-        first, last = self._stages[0], self._stages[-1]
-        if type(x_t) is not np.ndarray or x_t.dtype != first.x.dtype:
-            x_t = as_array("x_t", x_t, ("I",) if np.ndim(x_t) == 1 else ("N", "I"), first.x.dtype)
-        if x_t.shape != self._shape and not (self._shape[0] == 1 and x_t.shape == self._shape[1:]):
-            raise ValueError(f"x_t: got shape {x_t.shape}, wanted {self._shape}")
-        y = last.y if x_t.ndim == 2 else last.y[0]
-        if out is not None and (type(out) is not np.ndarray or out.shape != y.shape or out.dtype != y.dtype):
-            raise ValueError(f"out: got {getattr(out, 'dtype', type(out))} {np.shape(out)}, wanted {y.dtype} {y.shape}")
-        first.x[...] = x_t
-        first.step()
-        for below, stage in zip(self._stages, self._stages[1:], strict=False):
-            stage.x[...] = below.y
-            stage.step()
-        if out is None:
-            return y.copy()
-        out[...] = y
-        return out
-
-    @property
-    def state(self):
-        """The state now, a copy: (L, N, H), a pair (h, c) for an LSTM."""
-        h = np.stack([stage.h for stage in self._stages])
-        return (h, np.stack([stage.c for stage in self._stages])) if self._memory else h
-
-    def reset(self, rows: Any = None) -> None:
-        """Set the state to zero: of every row, or of `rows` (anything that indexes an axis of N)."""
-        rows = slice(None) if rows is None else rows
-        for stage in self._stages:
-            stage.h[rows] = 0
-            stage.c[rows] = 0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn.cell import Cell
-from fastrnn.contract import Array, Gradients, Weights
+from fastrnn.contract import Gradients, Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Tape:
 
 
 def prepare(cell: Cell, weights: Weights) -> Weights:
-    return Weights(*(None if w is None else w.copy() for w in weights))
+    return weights.copied()
 
 
 def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None):

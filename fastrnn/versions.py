@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "kernels": f"{TARGET.name}, {TARGET.width} byte vectors, {TARGET.accumulators} accumulators",
-        "threads": f"{get_num_threads()} of {numba.config.NUMBA_NUM_THREADS}",
+        "threads": f"{get_num_threads()} of {numba.config.NUMBA_NUM_THREADS}",  # type: ignore[attr-defined]
     }
 
 

@@ -11,7 +11,7 @@ from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array, Gradients, Weights
 from fastrnn.cpu import gemm, loops
 from fastrnn.cpu.kernel import Kernel, compile_kernel, digest
-from fastrnn.cpu.memory import Block, Piece, empty, name_of, words, zeros
+from fastrnn.cpu.memory import Block, Piece, empty, name_of, words
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.target import lanes, padded, panel_vectors, tile_rows
 from fastrnn.cpu.threads import get_num_threads, launch
@@ -48,7 +48,7 @@ def team_for(N: int, G: int, H: int, K: int, steps: int, dtype: str, panel: int 
     panels = -(-padded(H, dtype) // (lanes(dtype) * (panel or panel_vectors(G))))
     most, step_flops = get_num_threads(), 2.0 * N * G * H * K
     if most > 1 and step_flops * steps >= _TEAM_FLOPS:
-        if N >= 4 * most:
+        if 4 * most <= N:
             return Team(most, False)
         if panels >= most and step_flops >= _TEAM_STEP_FLOPS:
             return Team(most, True)
@@ -75,7 +75,7 @@ def prepare(cell: Cell, weights: Weights) -> Prepared:
         "out": panels, "G": G, "H": H, "I": I, "W": panel_vectors(G),
         "biases": (b_ih is not None) + 2 * (b_hh is not None),
     }  # fmt: skip
-    team = get_num_threads() if w_ih.size + w_hh.size > 1 << 18 else 1
+    team = get_num_threads() if w_ih.size + w_hh.size > (1 << 18) else 1
     launch(kernel("pack_weights", "", dtype).address, words(gemm.PACK_FLOATS + gemm.PACK_INTEGERS, values), team)
     starts = {"w_ih": 0, "w_hh": I, "b_ih": I + H, "b_hh": I + H + 1}
     item = panels.array.itemsize
@@ -147,8 +147,7 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
     _run(kernel("forward", cell.name, dtype), args, s0, control, team, range(rows.steps), 2.0 * N * G * H * (I + H))
     tape = None
     if keep:
-        own = Weights(*(None if p is None else p.copy() for p in w))
-        tape = Tape(own, rows, rows.gather(x), hs, cs, saved, T)
+        tape = Tape(w.copied(), rows, rows.gather(x), hs, cs, saved, T)
     return y, rows.unsort(h_n.array, H), (rows.unsort(c_n.array, H) if cell.memory else None), tape
 
 

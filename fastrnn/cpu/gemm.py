@@ -7,10 +7,11 @@ Sums over many rows (a weight's gradient) run in blocks, each from zero: a fixed
 
 from numba.extending import register_jitable
 
+from fastrnn.cpu.kernel import integers, pointers
 from fastrnn.cpu.loops import next_rows
 from fastrnn.cpu.simd import add, load, load_part, shift, store, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
-from fastrnn.cpu.tile import integers, pointers, product, transpose
+from fastrnn.cpu.tile import product, transpose
 
 PACK_FLOATS = ("w_ih", "w_hh", "b_ih", "b_hh", "out")
 PACK_INTEGERS = ("G", "H", "I", "W", "biases")

@@ -1,4 +1,4 @@
-"""How a kernel is compiled, cached and found again.
+"""How a kernel is compiled, cached and called.
 
 A kernel is a plain function (member, team, args) over raw pointers, built for one cell and dtype by a function that
 closes over names and numbers only. It is compiled to a C function, so that one launcher serves every kernel. Numba's
@@ -15,8 +15,11 @@ from typing import Any, NamedTuple
 
 import llvmlite
 import numba
+from llvmlite import ir
 from numba import cfunc, types
+from numba.extending import intrinsic
 
+from fastrnn.cpu.simd import I64, NUMBA
 from fastrnn.cpu.target import TARGET
 
 # no fast-math (NaN, infinity and the order of sums are promises), no bounds checks (pointers have none to check)
@@ -48,7 +51,7 @@ def compile_kernel(function: Callable[..., None]) -> Kernel:
         # no writable place for a cache, or a damaged entry: neither may keep the package from working
         _warn_once(f"{type(problem).__name__}: {problem}")
         compiled = cfunc(SIGNATURE, **OPTIONS)(function)
-    return Kernel(compiled.address, compiled.cache_hits > 0, compiled)
+    return Kernel(int(compiled.address), compiled.cache_hits > 0, compiled)  # type: ignore[arg-type]
 
 
 @cache
@@ -59,3 +62,44 @@ def _warn_once(reason: str) -> None:
         RuntimeWarning,
         stacklevel=4,
     )
+
+
+@intrinsic(prefer_literal=True)
+def pointers(typing, args, first, count, dtype):
+    """`count` pointers to numbers of `dtype`, from the words of a kernel's arguments."""
+    n, name = count.literal_value, dtype.literal_value
+    target = types.CPointer(types.intp if name == "intp" else NUMBA[name])
+
+    def codegen(context, builder, signature, values):
+        kind = context.get_value_type(target).as_pointer()
+        words = [builder.gep(values[0], [builder.add(values[1], I64(k))]) for k in range(n)]
+        found = [builder.load(builder.bitcast(word, kind)) for word in words]
+        return context.make_tuple(builder, signature.return_type, found)
+
+    return types.UniTuple(target, n)(args, types.intp, count, dtype), codegen
+
+
+@intrinsic(prefer_literal=True)
+def integers(typing, args, first, count):
+    """`count` integers from the words of a kernel's arguments."""
+    n = count.literal_value
+
+    def codegen(context, builder, signature, values):
+        found = [builder.load(builder.gep(values[0], [builder.add(values[1], I64(k))])) for k in range(n)]
+        return context.make_tuple(builder, signature.return_type, found)
+
+    return types.UniTuple(types.intp, n)(args, types.intp, count), codegen
+
+
+@intrinsic
+def call_kernel(typing, address, member, team, args):
+    """Call the compiled kernel at `address`."""
+
+    def codegen(context, builder, signature, values):
+        kind = ir.FunctionType(ir.VoidType(), [I64, I64, I64.as_pointer()])
+        function = builder.inttoptr(values[0], kind.as_pointer())
+        data = context.make_array(signature.args[3])(context, builder, values[3]).data
+        builder.call(function, [values[1], values[2], data])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, args), codegen

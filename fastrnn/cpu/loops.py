@@ -10,12 +10,29 @@ are one pass over a block of rows and units.
 from numba.extending import register_jitable
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what cells call
+from fastrnn.cpu.kernel import integers, pointers
 from fastrnn.cpu.simd import add, cell_backward, cell_forward, load, load_all, load_part, shift, store, store_all, store_part
 from fastrnn.cpu.sync import barrier, flush_denormals, join_team, restore_denormals
-from fastrnn.cpu.tile import integers, pointers, product
+from fastrnn.cpu.tile import product
 
 FORWARD_FLOATS = ("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "h_n", "c_n", "saved", "work")
-FORWARD_INTEGERS = ("s0", "s1", "N", "I", "H", "W", "x_t", "x_n", "y_t", "y_n", "reverse", "keep", "by_units", "strided", "capacity")
+FORWARD_INTEGERS = (
+    "s0",
+    "s1",
+    "N",
+    "I",
+    "H",
+    "W",
+    "x_t",
+    "x_n",
+    "y_t",
+    "y_n",
+    "reverse",
+    "keep",
+    "by_units",
+    "strided",
+    "capacity",
+)
 BACKWARD_FLOATS = ("dy", "saved", "cs", "dx", "du", "dh", "dc", "w_hh", "zero")
 BACKWARD_INTEGERS = ("s0", "s1", "N", "H", "W", "y_t", "y_n", "reverse", "by_units", "strided", "shared")
 TABLES = ("order", "length", "offsets", "control")  # pointers to integers, in both

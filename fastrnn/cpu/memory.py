@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn.contract import Array
+from fastrnn.cpu.target import ITEMSIZE
 
 LINE = 64  # bytes: vectors that straddle two cache lines cost two loads
-ITEMSIZE = {"float32": 4, "float64": 8, "intp": 8}
+_ITEMSIZE = ITEMSIZE | {"intp": np.dtype(np.intp).itemsize}
 _NAMES = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
 
 
@@ -28,7 +29,7 @@ class Block:
     """One allocation, cut into pieces that start on cache lines."""
 
     def __init__(self, *pieces: tuple[Any, str]):
-        sizes = [-(-prod(shape) * ITEMSIZE[dtype] // LINE) * LINE for shape, dtype in pieces]
+        sizes = [-(-prod(shape) * _ITEMSIZE[dtype] // LINE) * LINE for shape, dtype in pieces]
         raw = np.empty(sum(sizes) + LINE, np.uint8)
         start = raw.ctypes.data
         offset = -start % LINE

@@ -23,10 +23,10 @@ class Stream:
         rows = replace(Rows.of(4, N, None, False), steps=1)
         self._team = team_for(N, cell.n_gates, H, I + H, 1, dtype)
         states = {"hs": hs, "cs": cs, "h_n": end, "c_n": end}
-        self._words, self._control, *self._alive, self._s0 = forward_words(
+        self._words, self._control, block, self._s0 = forward_words(
             cell, prepared, x, y, states, None, rows, self._team, (0, I, 0, H)
         )
-        self._alive += [end, rows, prepared]
+        self._alive = (block, end, rows, prepared)  # the words hold addresses only
         self._kernel = kernel("forward", cell.name, dtype)
 
     def step(self) -> None:

@@ -17,8 +17,7 @@ from typing import Any
 import numba
 from numba import njit, prange
 
-from fastrnn.cpu.kernel import digest
-from fastrnn.cpu.tile import call_kernel
+from fastrnn.cpu.kernel import call_kernel, digest
 
 _launching = threading.Lock()
 _launched = False  # whether this process, or the one it was forked from, has started a thread pool
@@ -36,7 +35,7 @@ def _checked(n: Any, name: str) -> int:
 
 
 def _most() -> int:
-    return int(numba.config.NUMBA_NUM_THREADS)
+    return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
 
 
 def _at_start() -> int:

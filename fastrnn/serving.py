@@ -1,0 +1,78 @@
+"""Layers in service: weights packed once (Frozen), and one time step at a time (Stream)."""
+
+from typing import Any
+
+import numpy as np
+
+from fastrnn.arrays import as_array, as_size
+from fastrnn.backend import backend
+from fastrnn.cells import REGISTRY
+
+
+class Frozen:
+    """A layer's weights, copied and packed once; called as the layer is."""
+
+    def __init__(self, layer: Any):
+        """layer : a layer of this object's own"""
+        self._layer, self._prepared = layer, layer._prepare()
+
+    def __call__(self, x, state=None, *, lengths=None):
+        """Inference: y, state at the end; arguments as of the layer's own call."""
+        return self._layer._infer(self._prepared, x, state, lengths)
+
+    def stream(self, batch_size: int = 1) -> "Stream":
+        """One time step at a time, from a zero state, sharing these weights."""
+        return Stream(self._layer, self._prepared, as_size("batch_size", batch_size))
+
+    def __repr__(self) -> str:
+        return f"<frozen {self._layer!r}>"
+
+
+class Stream:
+    """A layer one time step at a time: `step` reads x_t and moves the state on, without allocating.
+
+    >>> import numpy as np, fastrnn as fr
+    >>> s = fr.GRU(3, 4, rng=0).stream()
+    >>> s.step(np.ones(3, np.float32)).shape, s.state.shape
+    ((4,), (1, 1, 4))
+    """
+
+    def __init__(self, layer: Any, prepared: Any, batch_size: int):
+        if layer.bidirectional:
+            raise ValueError("stream: got a bidirectional layer, whose second direction starts at the end; wanted one way")
+        work, cell = backend(), REGISTRY[layer._cell]
+        self._stages = [work.stream(cell, stage[0], batch_size) for stage in prepared]
+        self._memory, self._shape = cell.memory, (batch_size, layer.input_size)
+
+    def step(self, x_t, out=None):
+        """One step. x_t : (N, I), or (I,) for one row; out : where y_t goes, (N, H) or (H,), a new array by default."""
+        first, last = self._stages[0], self._stages[-1]
+        if type(x_t) is not np.ndarray or x_t.dtype != first.x.dtype:
+            x_t = as_array("x_t", x_t, ("I",) if np.ndim(x_t) == 1 else ("N", "I"), first.x.dtype)
+        if x_t.shape != self._shape and not (self._shape[0] == 1 and x_t.shape == self._shape[1:]):
+            raise ValueError(f"x_t: got shape {x_t.shape}, wanted {self._shape}")
+        y = last.y if x_t.ndim == 2 else last.y[0]
+        if out is not None and (type(out) is not np.ndarray or out.shape != y.shape or out.dtype != y.dtype):
+            raise ValueError(f"out: got {getattr(out, 'dtype', type(out))} {np.shape(out)}, wanted {y.dtype} {y.shape}")
+        first.x[...] = x_t
+        first.step()
+        for below, stage in zip(self._stages, self._stages[1:], strict=False):
+            stage.x[...] = below.y
+            stage.step()
+        if out is None:
+            return y.copy()
+        out[...] = y
+        return out
+
+    @property
+    def state(self):
+        """The state now, a copy: (L, N, H), a pair (h, c) for an LSTM."""
+        h = np.stack([stage.h for stage in self._stages])
+        return (h, np.stack([stage.c for stage in self._stages])) if self._memory else h
+
+    def reset(self, rows: Any = None) -> None:
+        """Set the state to zero: of every row, or of `rows` (anything that indexes an axis of N)."""
+        rows = slice(None) if rows is None else rows
+        for stage in self._stages:
+            stage.h[rows] = 0
+            stage.c[rows] = 0
