@@ -18,7 +18,7 @@ def as_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any = N
         flags = value.flags
         if flags.c_contiguous and flags.aligned:
             return value  # the common case, at once
-    array = _from(name, value)
+    array = from_any(name, value)
     native = array.dtype.newbyteorder("=")
     wanted = DTYPES if dtype is None else (np.dtype(dtype),)
     if native not in wanted:
@@ -44,7 +44,8 @@ def contiguous(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any) 
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
-def _from(name: str, value: Any) -> Array:
+def from_any(name: str, value: Any) -> Array:
+    """`value` as an array of whatever shape and dtype."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: got a masked array, wanted a plain one (say what the masked entries are: .filled())")
     try:
@@ -59,7 +60,7 @@ def as_lengths(value: Any, N: int, T: int) -> Array | None:
     """`lengths` as int64 of its own, or None."""
     if value is None:
         return None
-    array = _from("lengths", value)
+    array = from_any("lengths", value)
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths: got dtype {array.dtype}, wanted integers")
     if array.shape != (N,):

@@ -7,7 +7,7 @@ result in the input's dtype. `lengths` gives each row its own number of steps: e
 from dataclasses import dataclass
 from typing import Any
 
-from fastrnn.arrays import as_array, as_flag, as_lengths, contiguous, optional
+from fastrnn.arrays import as_array, as_flag, as_lengths, contiguous, from_any, optional
 from fastrnn.backend import backend
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array, Gradients, Weights
@@ -48,10 +48,12 @@ def check_weights(
     """The parameters of one layer and direction, checked against each other and I."""
     w_ih, w_hh, b_ih, b_hh = weights
     G = REGISTRY[name].n_gates
-    w_hh = contiguous(names[1], w_hh, (f"{G}*H" if G > 1 else "H", "H"), dtype)
-    rows, H = w_hh.shape
-    if rows != G * H or H == 0:
-        raise ValueError(f"{names[1]}: got shape {w_hh.shape}, wanted ({f'{G}*H' if G > 1 else 'H'}, H) with H at least 1")
+    w_hh = from_any(names[1], w_hh)
+    shape = w_hh.shape
+    if len(shape) != 2 or shape[1] == 0 or shape[0] != G * shape[1]:
+        raise ValueError(f"{names[1]}: got shape {shape}, wanted ({f'{G}*H' if G > 1 else 'H'}, H) with H at least 1")
+    rows = shape[0]
+    w_hh = contiguous(names[1], w_hh, shape, dtype)
     w_ih = contiguous(names[0], w_ih, (rows, I), dtype)
     b_ih, b_hh = (None if b is None else contiguous(n, b, (rows,), dtype) for n, b in ((names[2], b_ih), (names[3], b_hh)))
     return Weights(w_ih, w_hh, b_ih, b_hh)

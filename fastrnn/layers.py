@@ -237,21 +237,22 @@ class Layer:
                 mask *= 0 if self.dropout == 1 else 1 / (1 - self.dropout)
                 x = x * mask
             # in the order of the caller's axes, so that the last layer's y needs no copy
-            shape = (N, T, D * H) if self.batch_first else (T, N, D * H)
-            y = np.empty(shape, self.dtype)
-            y = y.swapaxes(0, 1) if self.batch_first else y
+            y = None
+            if D > 1 or self.batch_first:
+                y = np.empty((N, T, D * H) if self.batch_first else (T, N, D * H), self.dtype)
+                y = y.swapaxes(0, 1) if self.batch_first else y
             tapes = []
             for d in range(D):
                 first = [None if s is None else s[layer * D + d] for s in states] + [None] * (2 - len(states))
-                part = y[:, :, d * H : (d + 1) * H]
+                part = None if y is None else y[:, :, d * H : (d + 1) * H]
                 out = work.forward(cell, prepared[layer][d], x, *first, lengths, bool(d), keep, y=part)
                 for end, value in zip(ends, out[1:3], strict=False):
                     end.append(value)
                 tapes.append(out[3])
             stages.append(tapes)
             masks.append(mask)
-            x = y
-        return x, [np.stack(end) for end in ends], stages, masks
+            x = out[0] if y is None else y
+        return x, [np.stack(end) if len(end) > 1 else end[0][None] for end in ends], stages, masks
 
 
 class RNN(Layer):

@@ -131,7 +131,7 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
     w, G, K = prepared.weights, cell.n_gates, cell.n_tape
     H, dtype = w.w_hh.shape[1], name_of(x)
     Hp, rows = padded(H, dtype), Rows.of(T, N, lengths, reverse)
-    y = np.empty((T, N, H), dtype) if y is None else y
+    y = empty((T, N, H), dtype).array if y is None else y
     if rows.ragged:
         y[...] = 0
     sizes = [((max(rows.total, N) if keep else 2 * N, Hp), dtype), ((N, Hp), dtype)] * (1 + cell.memory)
@@ -158,7 +158,10 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     du = own[0] if own else dx
     dh, dc = _backward_loop(cell, tape, dy, dh_n, dc_n, dx, du)
     dw_ih, db_ih = _weight_gradients(dx, tape.x, tape.weights.b_ih)
-    dw_hh, db_hh = _weight_gradients(du, tape.hs.array[: rows.total, :H], tape.weights.b_hh)
+    shared = cell.shares_gradient and db_ih is not None
+    dw_hh, db_hh = _weight_gradients(du, tape.hs.array[: rows.total, :H], None if shared else tape.weights.b_hh)
+    if shared and tape.weights.b_hh is not None:
+        db_hh = db_ih.copy()
     d_rows = matmul(dx.array, (G * H, 1), tape.weights.w_ih, (rows.total, tape.x.shape[1], G * H), 512)
     if not cell.memory:
         dh += dc
@@ -198,7 +201,8 @@ def _backward_loop(cell, tape, dy, dh_n, dc_n, dx, du):
 def _weight_gradients(d: Piece, operand: Array, bias: Array | None) -> tuple[Array, Array | None]:
     """Σ dᵀ operand and Σ d over the tape's rows, in blocks short enough for single precision."""
     (total, rows), columns = d.array.shape, operand.shape[1]
-    dw = matmul(d.array, (1, rows), operand, (rows, columns, total), 128)
+    # long blocks cost fewer passes over dw, short ones lose fewer bits: a sum of few rows can afford them
+    dw = matmul(d.array, (1, rows), operand, (rows, columns, total), 256 if total >= 4096 else 128)
     if bias is None:
         return dw, None
     return dw, matmul(np.ones(16, d.array.dtype), (1, 0), d.array, (1, rows, total), 64)[0]
@@ -208,10 +212,10 @@ def matmul(a: Array, steps: tuple[int, int], b: Array, shape: tuple[int, int, in
     """C (M, N) = A B over K in blocks of `depth`; shape: M, N, K; steps: numbers from a row of A, a column, to the next."""
     (M, N, K), dtype = shape, name_of(b)
     L, R, team = lanes(dtype), tile_rows(4), get_num_threads() if 2.0 * M * N * K > _TEAM_FLOPS else 1
-    c = np.empty((M, N), dtype)
+    c = empty((M, N), dtype).array
     if K == 0:
         c[...] = 0
-    work_size = depth * (padded(N, dtype) + padded(4 * R, dtype)) + R * 4 * L
+    work_size = depth * (padded(N, dtype) + padded(8 * R, dtype)) + R * 4 * L
     zero, work, offsets = Block(((4 * L,), dtype), ((team * work_size,), dtype), ((team * 8,), "intp")).pieces
     zero.array[...] = 0
     most = max(R, int(_CALL_FLOPS / max(1.0, 2.0 * N * K)))  # rows of C a call

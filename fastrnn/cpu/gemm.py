@@ -90,7 +90,7 @@ def build_pack_columns(dtype, L, digest):
 
 def build_gemm(dtype, L, R, digest):
     """C (M, N) = A B, with A[m, k] = a[m a_m + k a_k], B[k, n] = b[k b_k + n]; threads divide the larger of M and N."""
-    rows_of_a = (4 * R + L - 1) // L * L  # packed rows of A: four tiles, whole vectors
+    rows_of_a = (8 * R + L - 1) // L * L  # packed rows of A: eight tiles, in whole vectors
 
     def gemm(member, team, args):
         _ = digest
@@ -116,8 +116,8 @@ def build_gemm(dtype, L, R, digest):
             depth = min(most, K - k0)
             if not as_it_lies:
                 pack_columns(b, k0 * b_k + n0, b_k, depth, n1 - n0, 4, L, panels)
-            for m in range(m0, m1, 4 * R):
-                group = min(4 * R, m1 - m)
+            for m in range(m0, m1, 8 * R):
+                group = min(8 * R, m1 - m)
                 rows_from, row_step, a_step = shift(a, m * a_m + k0 * a_k), a_m, 1
                 if a_k != 1:
                     # columns of A are copied whole vectors at a time, so that a tile reads neighbours

@@ -1,0 +1,34 @@
+"""Import and first-call times in fresh processes, with a warm cache: medians of several, against the promised limits.
+
+python tests/startup.py
+"""
+
+import statistics
+import subprocess
+import sys
+
+IMPORT, FIRST_CALL = 0.35, 0.30  # seconds
+CODE = """
+import time
+a = time.perf_counter()
+import fastrnn as fr
+b = time.perf_counter()
+import numpy as np
+x, w, r = np.ones((9, 2, 3), "f4"), np.ones((16, 3), "f4"), np.ones((16, 4), "f4")
+c = time.perf_counter()
+fr.lstm(x, w, r)
+print(b - a, time.perf_counter() - c)
+"""
+
+
+def main() -> int:
+    runs = [subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True) for _ in range(8)]
+    # the first run fills the caches
+    imports, calls = zip(*(map(float, run.stdout.split()) for run in runs[1:]), strict=True)
+    first, second = statistics.median(imports), statistics.median(calls)
+    print(f"import {first:.3f} s (limit {IMPORT}), first call {second:.3f} s (limit {FIRST_CALL})")
+    return int(first > IMPORT or second > FIRST_CALL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
