@@ -9,6 +9,7 @@ Arguments are checked before they get here: x (T, N, I) of any strides, h0 and c
 None. `forward` also takes `y=`, a (T, N, H) view to write to.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,13 +26,10 @@ class Weights(NamedTuple):
     b_ih: Array | None = None  # (G*H,)
     b_hh: Array | None = None  # (G*H,)
 
-    def copied(self) -> "Weights":
-        return Weights(
-            self.w_ih.copy(),
-            self.w_hh.copy(),
-            None if self.b_ih is None else self.b_ih.copy(),
-            None if self.b_hh is None else self.b_hh.copy(),
-        )
+    def map(self, function: Callable[[Array], Array]) -> "Weights":
+        """function of each of them that there is."""
+        b_ih, b_hh = (None if b is None else function(b) for b in (self.b_ih, self.b_hh))
+        return Weights(function(self.w_ih), function(self.w_hh), b_ih, b_hh)
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,8 +55,8 @@ def check_weights(
     rows = shape[0]
     w_hh = contiguous(names[1], w_hh, shape, dtype)
     w_ih = contiguous(names[0], w_ih, (rows, I), dtype)
-    b_ih, b_hh = (None if b is None else contiguous(n, b, (rows,), dtype) for n, b in ((names[2], b_ih), (names[3], b_hh)))
-    return Weights(w_ih, w_hh, b_ih, b_hh)
+    biases = zip(names[2:], (b_ih, b_hh), strict=False)  # a layer without biases has no names for them
+    return Weights(w_ih, w_hh, *(None if b is None else contiguous(n, b, (rows,), dtype) for n, b in biases))
 
 
 def run_backward(names: tuple[str, ...], tape: Any, dy: Any, dh_n: Any, dc_n: Any) -> Gradients:

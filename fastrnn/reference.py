@@ -22,7 +22,7 @@ class Tape:
 
 
 def prepare(cell: Cell, weights: Weights) -> Weights:
-    return weights.copied()
+    return weights.map(np.copy)
 
 
 def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None):

@@ -49,7 +49,23 @@ def ulps(got, exact):
         rounded = exact.astype(got.dtype)
         distance = np.abs(got.astype(exact.dtype) - exact) / np.spacing(np.abs(rounded)).astype(exact.dtype)
     same = (got == rounded) | (np.isnan(got) & np.isnan(rounded))
-    return np.where(same, np.where(np.isfinite(rounded), np.nan_to_num(distance), 0), np.where(np.isnan(distance), np.inf, distance))
+    return np.where(
+        same, np.where(np.isfinite(rounded), np.nan_to_num(distance), 0), np.where(np.isnan(distance), np.inf, distance)
+    )
 
 
-__all__ = ["Vector", "apply_vector", "ulps"]
+# --- tolerances: relative root mean square errors
+
+COMPLEX_STEP = 1e-14  # a complex step is exact: what is left is rounding
+REFERENCE_FLOAT64 = 1e-12  # two orders of summation in double precision
+ENGINE = {"float32": 2e-6, "float64": 1e-13}  # kernels against the reference in double precision
+PEER_RATIO = 1.5  # our float32 error over PyTorch's own
+PEER_FLOOR = 2e-7  # where PyTorch's error is smaller than a rounding
+
+
+def rms(got, want):
+    """The relative root mean square error; absolute where the truth is zero."""
+    got, want = np.asarray(got), np.asarray(want)
+    assert got.shape == want.shape
+    scale = np.sqrt(np.mean(want**2)) if want.size else 0
+    return float(np.sqrt(np.mean((got - want) ** 2)) / (scale or 1)) if want.size else 0.0

@@ -7,7 +7,25 @@ from fastrnn import pointwise
 from tests.helpers import apply_vector, ulps
 
 FUNCTIONS = {"exp": np.exp, "sigmoid": lambda x: np.exp(x) / (1 + np.exp(x)), "tanh": np.tanh}
-SPECIAL = [0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 1e-38, 88.72, 88.73, -87.4, -103.9, -104.1, 1e30, -1e30, np.inf, -np.inf, np.nan]
+SPECIAL = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    1e-45,
+    -1e-45,
+    1e-38,
+    88.72,
+    88.73,
+    -87.4,
+    -103.9,
+    -104.1,
+    1e30,
+    -1e30,
+    np.inf,
+    -np.inf,
+    np.nan,
+]
 
 
 def truth(name, x):
@@ -15,7 +33,9 @@ def truth(name, x):
     x = x.astype(wide)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         if name == "sigmoid":
-            return np.where(x < 0, np.exp(np.minimum(x, 0)) / (1 + np.exp(np.minimum(x, 0))), 1 / (1 + np.exp(-np.maximum(x, 0))))
+            return np.where(
+                x < 0, np.exp(np.minimum(x, 0)) / (1 + np.exp(np.minimum(x, 0))), 1 / (1 + np.exp(-np.maximum(x, 0)))
+            )
         return FUNCTIONS[name](x)
 
 

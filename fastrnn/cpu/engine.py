@@ -21,6 +21,7 @@ _CALL_FLOPS = 2e9  # of one kernel call, so that Ctrl-C is heard within a fracti
 _TEAM_FLOPS = 4e5  # below, a launch costs more than it saves
 _TEAM_STEP_FLOPS = 1.2e5  # below, a barrier a step costs more than it saves
 _CONTROL = ((64,), "intp")
+_DEPTHS = ((256, 32), (1024, 64), (4096, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
 
 
 @cache
@@ -147,7 +148,7 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
     _run(kernel("forward", cell.name, dtype), args, s0, control, team, range(rows.steps), 2.0 * N * G * H * (I + H))
     tape = None
     if keep:
-        tape = Tape(w.copied(), rows, rows.gather(x), hs, cs, saved, T)
+        tape = Tape(w.map(np.copy), rows, rows.gather(x), hs, cs, saved, T)
     return y, rows.unsort(h_n.array, H), (rows.unsort(c_n.array, H) if cell.memory else None), tape
 
 
@@ -201,11 +202,12 @@ def _backward_loop(cell, tape, dy, dh_n, dc_n, dx, du):
 def _weight_gradients(d: Piece, operand: Array, bias: Array | None) -> tuple[Array, Array | None]:
     """Σ dᵀ operand and Σ d over the tape's rows, in blocks short enough for single precision."""
     (total, rows), columns = d.array.shape, operand.shape[1]
-    # long blocks cost fewer passes over dw, short ones lose fewer bits: a sum of few rows can afford them
-    dw = matmul(d.array, (1, rows), operand, (rows, columns, total), 256 if total >= 4096 else 128)
+    # long blocks cost fewer passes over dw, short ones lose fewer bits: about twice the square root of the number of terms
+    depth = next(depth for most, depth in _DEPTHS if total <= most)
+    dw = matmul(d.array, (1, rows), operand, (rows, columns, total), depth)
     if bias is None:
         return dw, None
-    return dw, matmul(np.ones(16, d.array.dtype), (1, 0), d.array, (1, rows, total), 64)[0]
+    return dw, matmul(np.ones(16, d.array.dtype), (1, 0), d.array, (1, rows, total), max(16, depth // 4))[0]
 
 
 def matmul(a: Array, steps: tuple[int, int], b: Array, shape: tuple[int, int, int], depth: int) -> Array:

@@ -30,10 +30,11 @@ def pack_gates(w, G, H, K, W, L, out, first, end):
         v0 = panel * W
         width = min(W, V - v0)
         row = G * width * L
-        for k in range(0, K, L):
-            for g in range(G):
-                for v in range(width):
-                    unit = (v0 + v) * L
+        # gate by gate: sixteen rows are as many streams as the hardware prefetches
+        for g in range(G):
+            for v in range(width):
+                unit = (v0 + v) * L
+                for k in range(0, K, L):
                     to = v0 * L * G * K + k * row + (g * width + v) * L
                     transpose(w, (g * H + unit) * K + k, K, H - unit, K - k, out, to, row)
 

@@ -19,7 +19,7 @@ REGISTERED, TEAM, ARRIVED = 0, 16, 32
 CONTROL_WORDS = 48
 CLOSED = 1 << 32
 _PATIENCE = 4000  # pauses that the first member waits for the others: some tens of microseconds
-_POLITE = 20000  # pauses at a barrier before giving the core away: another thread may need it to arrive
+_POLITE = 1000  # pauses at a barrier before giving the core away: another thread may need it to arrive
 
 
 @intrinsic

@@ -1,0 +1,55 @@
+"""Compile kernels ahead, so that the first call of a service does not."""
+
+import json
+import sys
+import time
+
+import numpy as np
+
+import fastrnn as fr
+from fastrnn import reference
+from fastrnn.backend import backend
+from fastrnn.cells import REGISTRY
+from fastrnn.cli.arguments import chosen
+
+_COMMON = ("pack_weights", "pack_columns", "gemm")  # serve every cell
+
+
+def add_arguments(parser) -> None:
+    names = tuple(REGISTRY)
+    parser.add_argument("--cell", type=chosen(names, "cell"), default="all", help=f"some of {','.join(names)}; default: all")
+    parser.add_argument("--dtype", type=chosen(("float32", "float64"), "dtype"), default="all", help="default: all")
+
+
+def run(options) -> int:
+    if backend() is reference:
+        print("nothing to compile: NUMBA_DISABLE_JIT is set, calls run on the NumPy reference", file=sys.stderr)
+        return 0
+    rows = [_warm(kind, "", dtype) for dtype in options.dtype for kind in _COMMON]
+    rows += [_warm(k, cell, dtype) for dtype in options.dtype for cell in options.cell for k in ("forward", "backward")]
+    _launchers()
+    if options.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        for row in rows:
+            print(f"{row['kernel']:<30}{row['seconds']:7.2f} s  {row['from']}")
+        print(f"{len(rows)} kernels, {sum(row['seconds'] for row in rows):.1f} s")
+    return 0
+
+
+def _warm(kind: str, cell: str, dtype: str) -> dict:
+    from fastrnn.cpu.engine import kernel
+
+    name = " ".join(filter(None, (cell, kind, dtype)))
+    print(f"\r{name} ...\033[K", end="\r", file=sys.stderr, flush=True) if sys.stderr.isatty() else None
+    start = time.perf_counter()
+    cached = kernel(kind, cell, dtype).cached
+    return {"kernel": name, "seconds": time.perf_counter() - start, "from": "cache" if cached else "compiled"}
+
+
+def _launchers() -> None:
+    """One call on one thread and one on several, which compiles what launches them."""
+    layer = fr.RNN(64, 64)
+    layer(np.zeros((40, 16, 64), np.float32))
+    with fr.num_threads(1):
+        layer(np.zeros((1, 1, 64), np.float32))

@@ -1,0 +1,449 @@
+"""Layers: parameters, copies, dropout, serving forms, threads, and work in proportion to the sequences."""
+
+import copy
+import pickle
+import time
+
+import numpy as np
+import pytest
+
+import fastrnn as fr
+
+LAYERS = {"rnn": fr.RNN, "gru": fr.GRU, "lstm": fr.LSTM}
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+T, N, I, H = 6, 4, 5, 9
+
+names = pytest.mark.parametrize("name", LAYERS)
+
+
+def build(name, seed=0, **options):
+    return LAYERS[name](I, H, rng=seed, **options)
+
+
+def sequence(dtype=np.float32, seed=0):
+    return np.random.default_rng(seed).standard_normal((T, N, I)).astype(dtype)
+
+
+def flat(out):
+    """y, state -> arrays."""
+    y, state = out
+    return [y, *(state if isinstance(state, tuple) else (state,))]
+
+
+def same(got, wanted):
+    got, wanted = flat(got), flat(wanted)
+    return all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in zip(got, wanted, strict=True))
+
+
+# --- parameters
+
+
+@names
+def test_names_and_shapes_are_pytorchs(name):
+    layer, rows = build(name, num_layers=2, bidirectional=True), GATES[name] * H
+    assert {k: v.shape for k, v in layer.params.items()} == {
+        f"{part}_l{k}{way}": shape
+        for k, width in enumerate((I, 2 * H))
+        for way in ("", "_reverse")
+        for part, shape in zip(
+            ("weight_ih", "weight_hh", "bias_ih", "bias_hh"), ((rows, width), (rows, H), (rows,), (rows,)), strict=True
+        )
+    }
+    assert set(build(name, bias=False).params) == {"weight_ih_l0", "weight_hh_l0"}
+
+
+@names
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_initial_values(name, dtype):
+    layer = build(name, dtype=dtype)
+    values = np.concatenate([v.ravel() for v in layer.params.values()])
+    assert values.dtype == dtype and np.abs(values).max() <= H**-0.5 and np.abs(values).max() > 0.9 * H**-0.5
+    assert all(np.array_equal(v, build(name, dtype=dtype).params[k]) for k, v in layer.params.items())
+    assert not np.array_equal(build(name, seed=1).params["weight_hh_l0"], build(name).params["weight_hh_l0"])
+
+
+@names
+def test_state_dict_round_trip(name):
+    one, other, x = build(name, num_layers=2), build(name, seed=1, num_layers=2), sequence()
+    saved = one.state_dict()
+    other.load_state_dict(saved)
+    wanted = one(x)
+    assert same(other(x), wanted)
+    for value in saved.values():
+        value[...] = np.nan  # copies, both ways
+    assert same(one(x), wanted) and same(other(x), wanted)
+
+
+@names
+def test_state_dict_takes_other_floats_and_tensors(name):
+    one, other, x = build(name), build(name, seed=1), sequence()
+    other.load_state_dict({k: v.astype(np.float64) for k, v in one.params.items()})
+    assert same(other(x), one(x)) and other.params["weight_ih_l0"].dtype == np.float32
+    torch = pytest.importorskip("torch")
+    other = build(name, seed=1)
+    other.load_state_dict({k: torch.nn.Parameter(torch.from_numpy(v.copy())) for k, v in one.params.items()})
+    assert same(other(x), one(x))
+
+
+@names
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["deepcopy", "pickle"])
+def test_copies(name, duplicate):
+    layer, x = build(name, num_layers=2, bidirectional=True, dropout=0.5), sequence()
+    other, wanted = duplicate(layer), layer(x)
+    assert same(other(x), wanted) and repr(other) == repr(layer)
+    # the generator travels along, and is no longer shared
+    assert same(other.forward(x)[0], layer.forward(x)[0])
+    for value in other.params.values():
+        value[...] = 0
+    assert same(layer(x), wanted) and not same(other(x), wanted)
+
+
+@names
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["deepcopy", "pickle"])
+def test_copies_of_frozen_layers(name, duplicate):
+    layer, x = build(name), sequence()
+    frozen, wanted = layer.freeze(), layer(x)
+    other = duplicate(frozen)
+    # a copy that kept addresses inside the original's memory would read what is written there now
+    for stage in frozen._prepared:
+        for prepared in stage:
+            prepared.panels[...] = np.nan
+    assert same(other(x), wanted)
+    assert np.stack([y for stream in [other.stream(N)] for y in map(stream.step, x)]).tobytes() == wanted[0].tobytes()
+
+
+@names
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["deepcopy", "pickle"])
+def test_copies_of_streams(name, duplicate):
+    layer, x = build(name), sequence()
+    stream = layer.stream(N)
+    try:
+        other = duplicate(stream)
+    except (TypeError, AttributeError, pickle.PicklingError):
+        return  # a stream that refuses to be copied is an answer too; one that shares the original's state is not
+    for _ in range(2):
+        stream.step(np.full((N, I), np.nan, np.float32))
+    assert np.stack([other.step(x_t) for x_t in x]).tobytes() == layer(x)[0].tobytes()
+
+
+@names
+def test_repr(name):
+    kind = type(build(name)).__name__
+    assert repr(build(name)) == f"{kind}(5, 9, dtype=float32)"
+    text = repr(build(name, num_layers=2, bias=False, batch_first=True, dropout=0.5, bidirectional=True, dtype=np.float64))
+    for part in (kind, "num_layers=2", "bias=False", "batch_first=True", "dropout=0.5", "bidirectional=True", "float64"):
+        assert part in text
+    assert kind in repr(build(name).freeze())
+
+
+def test_repr_tells_the_nonlinearity():
+    assert repr(fr.RNN(I, H, nonlinearity="relu")) != repr(fr.RNN(I, H))
+
+
+@names
+def test_parameters_edited_in_place_are_used_at_the_next_call(name):
+    layer, x = build(name), sequence()
+    frozen, before = layer.freeze(), layer(x)
+    layer.params["weight_hh_l0"][...] *= 0.5
+    layer.params["bias_ih_l0"] = layer.params["bias_ih_l0"] + 1
+    other = build(name, seed=1)
+    other.load_state_dict(layer.params)
+    assert same(layer(x), other(x)) and not same(layer(x), before)
+    assert same(layer.forward(x)[0], other(x))
+    assert same(frozen(x), before)
+    layer.load_state_dict(build(name, seed=2).params)
+    assert same(layer(x), build(name, seed=2)(x)) and same(frozen(x), before)
+
+
+@names
+def test_stream_is_on_the_weights_as_they_were(name):
+    layer, x = build(name), sequence()
+    stream, wanted = layer.stream(N), layer(x)[0]
+    for value in layer.params.values():
+        value[...] = 0
+    assert np.stack([stream.step(x_t) for x_t in x]).tobytes() == wanted.tobytes()
+
+
+# --- calls
+
+
+@names
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_unbatched(name, batch_first):
+    layer, x = build(name, num_layers=2, bidirectional=True, batch_first=batch_first), sequence()[:, 1]
+    batch = x[None] if batch_first else x[:, None]
+    wanted, at = flat(layer(batch)), 0 if batch_first else 1
+    got = flat(layer(x))
+    assert got[0].tobytes() == wanted[0].take(0, at).tobytes() and got[0].shape == (T, 2 * H)
+    assert all(a.tobytes() == b[:, 0].tobytes() and a.shape == (4, H) for a, b in zip(got[1:], wanted[1:], strict=True))
+    state = tuple(got[1:]) if name == "lstm" else got[1]
+    (y, _), tape = layer.forward(x, state)
+    g = layer.backward(tape, y, state)
+    assert g.x.shape == x.shape and [s.shape for s in flat((y, g.state))[1:]] == [s.shape for s in got[1:]]
+
+
+@names
+def test_state_carries_a_sequence_on(name):
+    layer, x = build(name, num_layers=2), sequence()
+    y, state = layer(x)
+    first, half = layer(x[:2])
+    second, end = layer(x[2:], half)
+    assert np.concatenate([first, second]).tobytes() == y.tobytes()
+    assert same((second, end), (second, state))
+
+
+def test_one_part_of_an_lstms_state_or_cotangent():
+    layer, x = build("lstm"), sequence()
+    h, zero = np.random.default_rng(0).standard_normal((1, N, H)).astype(np.float32), np.zeros((1, N, H), np.float32)
+    assert same(layer(x, (h, None)), layer(x, (h, zero))) and same(layer(x, (None, h)), layer(x, (zero, h)))
+    _, tape = layer.forward(x)
+    for one, other in (((h, None), (h, zero)), ((None, h), (zero, h))):
+        assert layer.backward(tape, None, one).x.tobytes() == layer.backward(tape, None, other).x.tobytes()
+
+
+@names
+@pytest.mark.parametrize("sizes", [(0, 3), (4, 0), (0, 0)])
+def test_no_steps_and_no_rows(name, sizes):
+    layer = build(name, num_layers=2, bidirectional=True)
+    out, tape = layer.forward(np.zeros((*sizes, I), np.float32))
+    y, *state = flat(out)
+    assert y.shape == (*sizes, 2 * H) and all(s.shape == (4, sizes[1], H) and not s.any() for s in state)
+    g = layer.backward(tape, y)
+    assert g.x.shape == (*sizes, I) and not any(v.any() for v in g.params.values())
+    assert {k: v.shape for k, v in g.params.items()} == {k: v.shape for k, v in layer.params.items()}
+
+
+@names
+def test_gradients_have_the_names_and_shapes_of_parameters(name):
+    for bias in (True, False):
+        layer = build(name, num_layers=2, bidirectional=True, bias=bias)
+        (y, _), tape = layer.forward(sequence())
+        g = layer.backward(tape, y)
+        assert list(g.params) == list(layer.params)
+        assert all(g.params[k].shape == v.shape and g.params[k].dtype == v.dtype for k, v in layer.params.items())
+
+
+# --- dropout
+
+
+@names
+def test_dropout_is_for_training_only(name):
+    layer, x = build(name, num_layers=2, dropout=0.5), sequence()
+    plain = build(name, num_layers=2)
+    assert same(layer(x), plain(x)) and same(layer.freeze()(x), plain(x))
+    assert not same(layer.forward(x, rng=0)[0], plain(x))
+    # one layer has nothing below it to drop
+    assert same(build(name, dropout=0.5).forward(x)[0], build(name)(x))
+
+
+@names
+def test_dropout_is_reproducible(name):
+    x = sequence()
+
+    def train(rng=None):
+        layer = build(name, num_layers=3, dropout=0.5)
+        return [layer.forward(x, rng=rng)[0] for _ in range(2)]
+
+    first, second = train()
+    again = train()
+    assert same(again[0], first) and same(again[1], second) and not same(first, second)
+    one, other = train(rng=5)
+    assert same(one, other) and same(train(rng=np.random.default_rng(5))[0], one)
+    assert same(train(rng=np.random.default_rng(5))[1], train(rng=np.random.default_rng(5))[1])
+
+
+def test_drawing_from_a_generator_of_the_callers_leaves_the_layers_own_alone():
+    x, layer, other = sequence(), *(build("gru", num_layers=2, dropout=0.5) for _ in range(2))
+    layer.forward(x, rng=1)
+    assert same(layer.forward(x)[0], other.forward(x)[0])
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_preserves_the_mean(p):
+    layer = fr.GRU(2, 64, num_layers=2, dropout=p, rng=0)
+    _, tape = layer.forward(np.ones((50, 64, 2), np.float32), rng=0)
+    first, mask = tape.masks
+    assert first is None and set(np.unique(mask)) == {np.float32(0), np.float32(1 / (1 - p))}
+    # four standard deviations of the mean of so many draws
+    assert abs(mask.mean(dtype=np.float64) - 1) < 4 * (p / (1 - p) / mask.size) ** 0.5
+
+
+def test_dropout_of_everything():
+    layer, x = build("gru", num_layers=2, dropout=1.0), sequence()
+    (y, _), tape = layer.forward(x)
+    assert y.tobytes() == layer.forward(2 * x)[0][0].tobytes() and np.isfinite(y).all()
+    assert not layer.backward(tape, y).x.any()
+
+
+@names
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_gradient_is_of_the_mask_that_was_drawn(name, batch_first):
+    layer = build(name, num_layers=3, dropout=0.4, bidirectional=True, batch_first=batch_first, dtype=np.float64)
+    rng, x = np.random.default_rng(1), sequence(np.float64)
+    x = x.swapaxes(0, 1).copy() if batch_first else x
+    (y, _), tape = layer.forward(x, rng=7)
+    dy = rng.standard_normal(y.shape)
+    g = layer.backward(tape, dy)
+
+    def loss():
+        return float((layer.forward(x, rng=7)[0][0] * dy).sum())
+
+    for value, gradient in (
+        (x, g.x),
+        *((layer.params[k], g.params[k]) for k in ("weight_ih_l0", "weight_hh_l1", "bias_hh_l2")),
+    ):
+        # one direction for all numbers at once; central differences err by the square of the step
+        way, start, step = rng.standard_normal(value.shape), value.copy(), 1e-5
+        value[...] = start + step * way
+        above = loss()
+        value[...] = start - step * way
+        below = loss()
+        value[...] = start
+        exact = float((gradient * way).sum())
+        assert abs((above - below) / (2 * step) - exact) < 1e-6 * max(1, abs(exact))
+
+
+# --- streams
+
+
+@names
+@pytest.mark.parametrize("layers", [1, 3])
+def test_stream_state_and_reset(name, layers):
+    layer, x = build(name, num_layers=layers), sequence()
+    stream = layer.stream(N)
+    parts = stream.state if name == "lstm" else (stream.state,)
+    assert all(p.shape == (layers, N, H) and not p.any() for p in parts)
+    for x_t in x[:3]:
+        stream.step(x_t)
+    wanted = layer(x[:3])[1]
+    assert same((x, stream.state), (x, wanted))
+    for part in stream.state if name == "lstm" else (stream.state,):
+        part[...] = np.nan  # a copy
+    stream.reset([1, 3])
+    state = [np.array(p) for p in (wanted if name == "lstm" else (wanted,))]
+    for part in state:
+        part[:, [1, 3]] = 0
+    fresh = tuple(state) if name == "lstm" else state[0]
+    assert same((x, stream.state), (x, fresh))
+    rest = np.stack([stream.step(x_t) for x_t in x[3:]])
+    assert rest.tobytes() == layer(x[3:], fresh)[0].tobytes()
+    stream.reset()
+    assert np.stack([stream.step(x_t) for x_t in x]).tobytes() == layer(x)[0].tobytes()
+
+
+@names
+@pytest.mark.parametrize("rows", [0, slice(1, 3), np.array([True, False, False, True]), [], -1], ids=repr)
+def test_stream_reset_of_some_rows(name, rows):
+    layer, x = build(name), sequence()
+    stream, other = layer.stream(N), layer.stream(N)
+    for x_t in x[:3]:
+        stream.step(x_t)
+        other.step(x_t)
+    stream.reset(rows)
+    chosen = np.zeros(N, bool)
+    chosen[rows] = True
+    got, kept = np.atleast_2d(stream.step(x[3])), other.step(x[3])
+    fresh = layer.stream(N).step(x[3])
+    assert got.tobytes() == np.where(chosen[:, None], fresh, kept).tobytes()
+
+
+@names
+def test_stream_out(name):
+    layer, x = build(name, num_layers=2), sequence()
+    wanted = layer(x)[0]
+    stream, out = layer.stream(N), np.full((N, H), np.nan, np.float32)
+    for x_t, y_t in zip(x, wanted, strict=True):
+        assert stream.step(x_t, out=out) is out and out.tobytes() == y_t.tobytes()
+    stream.reset()
+    wide = np.full((T, N, 2 * H), np.nan, np.float32)
+    for x_t, part in zip(x, wide[..., ::2], strict=True):
+        stream.step(x_t, out=part)
+    assert np.ascontiguousarray(wide[..., ::2]).tobytes() == wanted.tobytes() and np.isnan(wide[..., 1::2]).all()
+    stream.reset()
+    first = stream.step(x[0])
+    kept = first.copy()
+    stream.step(x[1])
+    assert first.tobytes() == kept.tobytes()  # a new array at every step
+
+
+@names
+def test_stream_of_one_row(name):
+    layer, x = build(name), sequence()[:, 0]
+    wanted, _ = layer(x)
+    flat_stream, row_stream = layer.stream(), layer.freeze().stream()
+    out = np.empty(H, np.float32)
+    for x_t, y_t in zip(x, wanted, strict=True):
+        assert flat_stream.step(x_t, out=out).tobytes() == y_t.tobytes()
+        got = row_stream.step(x_t[None])
+        assert got.shape == (1, H) and got.tobytes() == y_t.tobytes()
+
+
+@names
+def test_streams_of_one_layer_are_apart(name):
+    frozen, x = build(name).freeze(), sequence()
+    one, other = frozen.stream(N), frozen.stream(N)
+    first = [one.step(x_t) for x_t in x]
+    assert all(a.tobytes() == other.step(x_t).tobytes() for a, x_t in zip(first, x, strict=True))
+
+
+# --- threads, versions
+
+
+def test_thread_settings_nest_and_end():
+    most = fr.get_num_threads()
+    fr.set_num_threads(1)
+    try:
+        assert fr.get_num_threads() == 1
+        with fr.num_threads(most):
+            assert fr.get_num_threads() == most
+            with fr.num_threads(1):
+                assert fr.get_num_threads() == 1
+            fr.set_num_threads(1)  # of the process: the context's own holds until it ends
+            assert fr.get_num_threads() == most
+        assert fr.get_num_threads() == 1
+        with pytest.raises(KeyError), fr.num_threads(most):
+            raise KeyError
+        assert fr.get_num_threads() == 1
+    finally:
+        fr.set_num_threads(most)
+
+
+def test_show_versions(capsys):
+    fr.show_versions()
+    text = capsys.readouterr().out
+    for word in ("fastrnn", fr.__version__, "numpy", np.__version__, "numba", "python", "kernels", "threads"):
+        assert word in text
+
+
+# --- work
+
+
+@names
+@pytest.mark.parametrize("reverse", [False, True])
+def test_work_is_the_sum_of_lengths(name, reverse):
+    G, lengths = GATES[name], np.array([6, 0, 3, 1])
+    w = [np.ones(s, np.float32) for s in ((G * H, I), (G * H, H))]
+    x = sequence()
+    for given, wanted in ((lengths, 10), (None, T * N), ([0] * N, 0)):
+        tape = getattr(fr, f"{name}_forward")(x, *w, lengths=given, reverse=reverse)[1].kept
+        assert tape.rows.total == wanted and len(tape.x) == wanted and len(tape.saved.array) == wanted
+
+
+@pytest.mark.slow
+@names
+def test_half_the_steps_take_about_half_the_time(name):
+    G, T, N, H = GATES[name], 400, 32, 128
+    rng = np.random.default_rng(0)
+    args = [rng.standard_normal(s).astype(np.float32) * 0.05 for s in ((T, N, 64), (G * H, 64), (G * H, H))]
+    full, half = [T] * N, [T if n % 4 == 0 else T // 3 for n in range(N)]
+
+    def once(lengths):
+        start = time.perf_counter()
+        (y, *_), tape = getattr(fr, f"{name}_forward")(*args, lengths=lengths)
+        getattr(fr, f"{name}_backward")(tape, y)
+        return time.perf_counter() - start
+
+    with fr.num_threads(1):
+        once(full), once(half)
+        ratio = min(once(half) for _ in range(7)) / min(once(full) for _ in range(7))
+    assert sum(half) / sum(full) < 0.51 and ratio < 0.8
