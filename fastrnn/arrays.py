@@ -1,5 +1,6 @@
 """Arguments checked and brought into the form that backends take. Errors say which argument, what was got and wanted."""
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -77,8 +78,22 @@ def as_flag(name: str, value: Any) -> bool:
 
 
 def as_size(name: str, value: Any, least: int = 1) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: got {value!r}, wanted an integer")
-    if value.__index__() < least:
-        raise ValueError(f"{name}: got {value}, wanted {least} or more")
-    return int(value.__index__())
+    try:
+        size = operator.index(str(value) if isinstance(value, bool) else value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: got {value!r}, wanted an integer") from None
+    if size < least:
+        raise ValueError(f"{name}: got {size}, wanted {least} or more")
+    return size
+
+
+def as_dtype(name: str, value: Any) -> Any:
+    """float32 or float64, however it is said."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        dtype = None
+    # None would pass: NumPy takes it for float64
+    if value is None or dtype is None or dtype not in DTYPES:
+        raise TypeError(f"{name}: got {value!r}, wanted {' or '.join(map(str, DTYPES))}")
+    return dtype

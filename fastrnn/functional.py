@@ -51,6 +51,7 @@ def check_weights(
     w_hh = from_any(names[1], w_hh)
     shape = w_hh.shape
     if len(shape) != 2 or shape[1] == 0 or shape[0] != G * shape[1]:
+        as_array(names[1], w_hh, ("G*H", "H"), dtype)  # says what else may be wrong
         raise ValueError(f"{names[1]}: got shape {shape}, wanted ({f'{G}*H' if G > 1 else 'H'}, H) with H at least 1")
     rows = shape[0]
     w_hh = contiguous(names[1], w_hh, shape, dtype)

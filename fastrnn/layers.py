@@ -1,12 +1,13 @@
 """RNN, GRU and LSTM layers: parameters by PyTorch's names, stacks, directions, dropout."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fastrnn.arrays import DTYPES, as_array, as_flag, as_lengths, as_size
+from fastrnn.arrays import as_array, as_dtype, as_flag, as_lengths, as_size, from_any
 from fastrnn.backend import backend
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array, Weights
@@ -52,9 +53,7 @@ class Layer:
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
             raise ValueError(f"dropout: got {dropout!r}, wanted a probability from 0 to 1")
         self.dropout = float(dropout)
-        if np.dtype(dtype) not in DTYPES:
-            raise TypeError(f"dtype: got {dtype!r}, wanted {' or '.join(map(str, DTYPES))}")
-        self.dtype = np.dtype(dtype)
+        self.dtype = as_dtype("dtype", dtype)
         self._rng = np.random.default_rng(rng)
         bound = self.hidden_size**-0.5
         self.params: dict[str, Array] = {
@@ -97,13 +96,15 @@ class Layer:
         Raises ValueError for a missing or unknown name or a wrong shape, before anything is changed.
         """
         shapes = self._shapes()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: got {type(state).__name__}, wanted a mapping of names to arrays")
         missing, unknown = sorted(set(shapes) - set(state)), sorted(set(state) - set(shapes))
         if missing or unknown:
             raise ValueError(f"state: got no {missing} and unknown {unknown}, wanted exactly {sorted(shapes)}")
         taken = {}
         for name, shape in shapes.items():
             value = state[name]
-            value = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+            value = from_any(name, value.detach().cpu() if hasattr(value, "detach") else value)
             if value.dtype.kind != "f":
                 raise TypeError(f"{name}: got dtype {value.dtype}, wanted floating point")
             if value.shape != shape:
@@ -112,8 +113,15 @@ class Layer:
         self.params.update(taken)
 
     def __repr__(self) -> str:
-        options = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
-        said = [f"{k}={getattr(self, k)}" for k, default in options.items() if getattr(self, k) != default]
+        options = {
+            "nonlinearity": "tanh",
+            "num_layers": 1,
+            "bias": True,
+            "batch_first": False,
+            "dropout": 0.0,
+            "bidirectional": False,
+        }
+        said = [f"{k}={getattr(self, k)}" for k, default in options.items() if getattr(self, k, default) != default]
         said = [str(self.input_size), str(self.hidden_size), *said, f"dtype={self.dtype}"]
         return f"{type(self).__name__}({', '.join(said)})"
 
@@ -210,7 +218,8 @@ class Layer:
         return [p if p is None or not unbatched else p[:, None] for p in checked]
 
     def _arguments(self, x, state, lengths):
-        unbatched = getattr(x, "ndim", None) == 2 or np.ndim(x) == 2
+        x = from_any("x", x)
+        unbatched = x.ndim == 2
         sizes = ("T", "N", self.input_size) if not self.batch_first or unbatched else ("N", "T", self.input_size)
         x = as_array("x", x, (sizes[0], self.input_size) if unbatched else sizes, self.dtype)
         x = x[:, None] if unbatched else x.swapaxes(0, 1) if self.batch_first else x

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.arrays import as_array, as_size
+from fastrnn.arrays import as_array, as_size, from_any
 from fastrnn.backend import backend
 from fastrnn.cells import REGISTRY
 
@@ -23,6 +23,10 @@ class Frozen:
     def stream(self, batch_size: int = 1) -> "Stream":
         """One time step at a time, from a zero state, sharing these weights."""
         return Stream(self._layer, self._prepared, as_size("batch_size", batch_size))
+
+    def __reduce__(self):
+        # packed weights are known by their address: a copy packs its own
+        return Frozen, (self._layer,)
 
     def __repr__(self) -> str:
         return f"<frozen {self._layer!r}>"
@@ -48,12 +52,15 @@ class Stream:
         """One step. x_t : (N, I), or (I,) for one row; out : where y_t goes, (N, H) or (H,), a new array by default."""
         first, last = self._stages[0], self._stages[-1]
         if type(x_t) is not np.ndarray or x_t.dtype != first.x.dtype:
-            x_t = as_array("x_t", x_t, ("I",) if np.ndim(x_t) == 1 else ("N", "I"), first.x.dtype)
+            x_t = from_any("x_t", x_t)
+            x_t = as_array("x_t", x_t, ("I",) if x_t.ndim == 1 else ("N", "I"), first.x.dtype)
         if x_t.shape != self._shape and not (self._shape[0] == 1 and x_t.shape == self._shape[1:]):
             raise ValueError(f"x_t: got shape {x_t.shape}, wanted {self._shape}")
         y = last.y if x_t.ndim == 2 else last.y[0]
         if out is not None and (type(out) is not np.ndarray or out.shape != y.shape or out.dtype != y.dtype):
             raise ValueError(f"out: got {getattr(out, 'dtype', type(out))} {np.shape(out)}, wanted {y.dtype} {y.shape}")
+        if out is not None and not out.flags.writeable:
+            raise ValueError("out: got a read-only array, wanted one that can be written")
         first.x[...] = x_t
         first.step()
         for below, stage in zip(self._stages, self._stages[1:], strict=False):
@@ -63,6 +70,9 @@ class Stream:
             return y.copy()
         out[...] = y
         return out
+
+    def __reduce__(self):
+        raise TypeError("a stream is bound to its memory and cannot be copied; take another from layer.stream()")
 
     @property
     def state(self):

@@ -8,7 +8,7 @@ from numba.extending import intrinsic
 
 import fastrnn.cpu.activations  # noqa: F401
 from fastrnn import pointwise
-from fastrnn.cpu.simd import Lanes, Vector, load_part, store_part
+from fastrnn.cpu.simd import Lanes, load_part, store_part
 from fastrnn.cpu.target import lanes
 
 
@@ -44,7 +44,7 @@ def apply_vector(name, x):
 
 
 def ulps(got, exact):
-    """Distance from the exact value in units of the last place of got's dtype; zero where both are the same special value."""
+    """Distance from the exact value in units of the last place of got's dtype; zero for the same special value."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         rounded = exact.astype(got.dtype)
         distance = np.abs(got.astype(exact.dtype) - exact) / np.spacing(np.abs(rounded)).astype(exact.dtype)

@@ -97,7 +97,7 @@ def test_shapes(name, suffix):
         "masked-some",
         "thing",
         "ragged-list",
-    ],  # fmt: skip
+    ],
 )
 def test_dtypes_and_things(name, change, text):
     for which in problem(name)[0]:

@@ -48,7 +48,7 @@ def single_and_truth(name, size, seed):
 
 @pytest.mark.parametrize("cell", ["RNN", "GRU", "LSTM"])
 @pytest.mark.parametrize("options", [
-    {"num_layers": 2, "bidirectional": True}, {"batch_first": True, "num_layers": 3}, {"bias": False}, {"bidirectional": True},
+    {"num_layers": 2, "bidirectional": True}, {"batch_first": True, "num_layers": 3}, {"bias": False},
 ], ids=str)  # fmt: skip
 def test_layers(cell, options):
     peer = getattr(torch.nn, cell)(5, 7, dtype=torch.float64, **options)

@@ -24,6 +24,7 @@ from fastrnn.cpu.target import TARGET
 
 # no fast-math (NaN, infinity and the order of sums are promises), no bounds checks (pointers have none to check)
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
+_warned = False  # said once a process
 SIGNATURE = types.void(types.intp, types.intp, types.CPointer(types.intp))
 
 
@@ -47,23 +48,26 @@ class Kernel(NamedTuple):
 
 def compile_kernel(function: Callable[..., None]) -> Kernel:
     """Compile `function`, or load it from the disk cache."""
+    compiled = with_or_without_cache(lambda cache: cfunc(SIGNATURE, cache=cache, **OPTIONS)(function))
+    return Kernel(int(compiled.address), compiled.cache_hits > 0, compiled)
+
+
+def with_or_without_cache(make: Callable[[bool], Any]) -> Any:
+    """make(True), and make(False) where there is no place for a cache or an entry is damaged: neither may stop a call."""
+    global _warned
     try:
-        compiled = cfunc(SIGNATURE, cache=True, **OPTIONS)(function)
+        return make(True)
     except Exception as problem:
-        # no writable place for a cache, or a damaged entry: neither may keep the package from working
-        _warn_once(f"{type(problem).__name__}: {problem}")
-        compiled = cfunc(SIGNATURE, **OPTIONS)(function)
-    return Kernel(int(compiled.address), compiled.cache_hits > 0, compiled)  # type: ignore[arg-type]
-
-
-@cache
-def _warn_once(reason: str) -> None:
-    warnings.warn(
-        f"fastrnn compiles its kernels anew in this process, the disk cache is of no use ({reason}); "
-        "set NUMBA_CACHE_DIR to a folder that can be written",
-        RuntimeWarning,
-        stacklevel=4,
-    )
+        found = make(False)
+        if not _warned:
+            _warned = True
+            warnings.warn(
+                f"fastrnn compiles in every process: no use of the disk cache ({type(problem).__name__}: {problem}); "
+                "set NUMBA_CACHE_DIR to a folder that can be written, or empty the one that is damaged",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return found
 
 
 @intrinsic(prefer_literal=True)

@@ -27,6 +27,14 @@ class Piece(NamedTuple):
     array: Array
     address: int
 
+    @classmethod
+    def of(cls, array: Array) -> "Piece":
+        return cls(array, array.ctypes.data)
+
+    def __reduce__(self) -> Any:
+        # a copy lives elsewhere
+        return Piece.of, (self.array,)
+
 
 class _Lent(np.ndarray):
     """Memory on loan: when the last array that lives in it is gone, it goes back to the pool."""
@@ -46,9 +54,10 @@ class _Pool:
             return np.empty(size, np.uint8)
         with self._lock:
             fit = [k for k, raw in enumerate(self._free) if size <= raw.size <= size + size // 4]
-            raw = self._free.pop(fit[-1]) if fit else np.empty(size, np.uint8)
+            raw: Any = self._free.pop(fit[-1]) if fit else np.empty(size, np.uint8)
         # by way of a ctypes array: NumPy would make arrays refer to `raw` itself, past the loan
-        lent = np.ndarray.__new__(_Lent, raw.size, np.uint8, (ctypes.c_ubyte * raw.size).from_buffer(raw))
+        whole: Any = (ctypes.c_ubyte * raw.size).from_buffer(raw)
+        lent = np.ndarray.__new__(_Lent, raw.size, np.uint8, whole)
         weakref.finalize(lent, self._give, raw).atexit = False
         return lent
 

@@ -46,7 +46,7 @@ class Rows:
         """x (T, N, I) as the rows of the tape (total, I), a copy."""
         if self.ragged:
             return np.ascontiguousarray(x[self.tape_index()])
-        return (x[::-1] if self.reverse else x).copy().reshape(-1, x.shape[2])
+        return (x[::-1] if self.reverse else x).copy().reshape(self.total, x.shape[2])
 
     def scatter(self, rows: Array, T: int) -> Array:
         """The inverse of gather; zero where no row runs."""

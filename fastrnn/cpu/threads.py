@@ -5,6 +5,7 @@ cores nor, under Numba's workqueue layer, aborts the process. A forked child sta
 survive a fork. Numba's own thread setting is left as it was found.
 """
 
+import operator
 import os
 import threading
 import warnings
@@ -15,9 +16,9 @@ from functools import cache
 from typing import Any
 
 import numba
-from numba import njit, prange
+from numba import njit, prange, types
 
-from fastrnn.cpu.kernel import call_kernel, digest
+from fastrnn.cpu.kernel import call_kernel, digest, with_or_without_cache
 
 _launching = threading.Lock()
 _launched = False  # whether this process, or the one it was forked from, has started a thread pool
@@ -26,9 +27,10 @@ _of_context: ContextVar[int | None] = ContextVar("fastrnn_num_threads", default=
 
 
 def _checked(n: Any, name: str) -> int:
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"{name}: got {n!r}, wanted an integer from 1 to {_most()}")
-    n = n.__index__()
+    try:
+        n = operator.index(str(n) if isinstance(n, bool) else n)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: got {n!r}, wanted an integer from 1 to {_most()}") from None
     if not 1 <= n <= _most():
         raise ValueError(f"{name}: got {n}, wanted an integer from 1 to {_most()}")
     return n
@@ -96,18 +98,28 @@ def _launchers() -> tuple[Any, Any]:
     """Call a kernel on this thread; call it on a team."""
     version = digest()
 
-    @njit(nogil=True, cache=True)
     def alone(address, args):
         _ = version
         call_kernel(address, 0, 1, args)
 
-    @njit(nogil=True, cache=True, parallel=True)
     def together(address, team, args):
         _ = version
         for member in prange(team):
             call_kernel(address, member, team, args)
 
-    return alone, together
+    return _compiled(alone, 1), _compiled(together, 2, parallel=True)
+
+
+def _compiled(function: Any, integers: int, **options: Any) -> Any:
+    """Compiled now, not at the first call: a damaged cache shows itself here."""
+    signature = (types.intp,) * integers + (types.Array(types.intp, 1, "C"),)
+
+    def make(cache: bool) -> Any:
+        dispatcher = njit(nogil=True, cache=cache, **options)(function)
+        dispatcher.compile(signature)
+        return dispatcher
+
+    return with_or_without_cache(make)
 
 
 def launch(address: int, args: Any, team: int) -> None:

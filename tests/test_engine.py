@@ -1,0 +1,97 @@
+"""The compiled kernels against the reference in double precision, into memory full of NaN: every cell, dtype, odd size."""
+
+import numpy as np
+import pytest
+
+from fastrnn import reference
+from fastrnn.cells import REGISTRY
+from fastrnn.cpu import engine, memory
+from tests.helpers import ENGINE, rms
+from tests.problems import problem
+
+SIZES = [
+    (1, 1, 3, 5),
+    (6, 9, 3, 1),
+    (7, 3, 5, 65),
+    (4, 13, 3, 7),
+    (9, 20, 33, 130),
+    (5, 2, 4, 16),
+    (3, 8, 40, 64),
+    (6, 1, 70, 300),
+]
+SIZE = pytest.mark.parametrize("size", SIZES, ids=lambda s: "T{}-N{}-I{}-H{}".format(*s))
+CELL = pytest.mark.parametrize("name", REGISTRY)
+DTYPE = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+@pytest.fixture(autouse=True)
+def poison(monkeypatch):
+    """Every buffer starts as NaN: what a kernel does not write, or reads too early, shows."""
+
+    def take(self, size):
+        return np.full(size, 0xFF, np.uint8)
+
+    monkeypatch.setattr(memory._Pool, "take", take)
+
+
+def agree(p, dtype):
+    single = p.cast(dtype)
+    got, want = single.run(engine), single.cast(np.float64).run(reference)
+    assert got.keys() == want.keys()
+    for key in want:
+        assert got[key].dtype == dtype
+        assert rms(got[key], want[key]) < ENGINE[dtype], key
+
+
+@CELL
+@DTYPE
+@SIZE
+@pytest.mark.parametrize("ragged", [False, True], ids=["dense", "ragged"])
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_outputs_and_all_gradients(name, dtype, size, ragged, reverse, threads):
+    agree(problem(name, *size, ragged=ragged, reverse=reverse), dtype)
+
+
+@CELL
+@pytest.mark.parametrize("missing", ["b_ih", "b_hh", "both"])
+def test_without_biases(name, missing):
+    p = problem(name, 4, 3, 5, 18)
+    drop = dict.fromkeys(("b_ih", "b_hh") if missing == "both" else (missing,))
+    p.weights = p.weights._replace(**drop)
+    agree(p, "float64")
+
+
+@CELL
+@pytest.mark.parametrize("missing", [("h0", "c0"), ("dy",), ("dh_n", "dc_n"), ("dy", "dh_n", "dc_n")], ids=str)
+def test_without_states_or_cotangents(name, missing):
+    p = problem(name, 4, 3, 5, 18, ragged=True)
+    for key in missing:
+        setattr(p, key, None)
+    agree(p, "float64")
+
+
+@CELL
+@pytest.mark.parametrize("size", [(0, 3, 5, 18), (4, 0, 5, 18), (4, 3, 0, 18)], ids=str)
+def test_nothing_to_do(name, size):
+    agree(problem(name, *size), "float64")
+
+
+@CELL
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_all_lengths_zero(name, reverse):
+    p = problem(name, 4, 3, 5, 18, ragged=True, reverse=reverse)
+    p.lengths[:] = 0
+    agree(p, "float64")
+    y, h_n, _, _ = engine.forward(REGISTRY[name], engine.prepare(REGISTRY[name], p.weights), p.x, p.h0, p.c0, p.lengths)
+    assert not y.any()
+    np.testing.assert_array_equal(h_n, p.h0)
+
+
+def test_long_calls_are_cut_into_short_ones(monkeypatch):
+    # a kernel cannot be interrupted: Ctrl-C is heard between the pieces, whose bits are those of the whole
+    p = problem("lstm", 20, 3, 5, 33, ragged=True).cast("float32")
+    whole = p.run(engine)
+    monkeypatch.setattr(engine, "_CALL_FLOPS", 1e5)
+    pieces = p.run(engine)
+    for key in whole:
+        np.testing.assert_array_equal(whole[key], pieces[key])
