@@ -1,6 +1,6 @@
 """Import and first-call times in fresh processes, with a warm cache: medians of several, against the promised limits.
 
-python tests/startup.py
+python tests/startup.py [slack]    slack: how many times a limit may be passed, 2 on a machine that others use, too
 """
 
 import statistics
@@ -27,7 +27,8 @@ def main() -> int:
     imports, calls = zip(*(map(float, run.stdout.split()) for run in runs[1:]), strict=True)
     first, second = statistics.median(imports), statistics.median(calls)
     print(f"import {first:.3f} s (limit {IMPORT}), first call {second:.3f} s (limit {FIRST_CALL})")
-    return int(first > IMPORT or second > FIRST_CALL)
+    slack = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+    return int(first > slack * IMPORT or second > slack * FIRST_CALL)
 
 
 if __name__ == "__main__":

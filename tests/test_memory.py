@@ -13,17 +13,18 @@ def test_pieces_start_on_cache_lines_and_do_not_overlap():
         ends.append(address + array.nbytes)
 
 
-def test_memory_comes_back_when_the_last_view_is_gone():
-    size = memory._POOL.LEAST
-    kept = len(memory._POOL._free)
+def test_memory_comes_back_when_the_last_view_is_gone(monkeypatch):
+    pool = memory._Pool()
+    monkeypatch.setattr(memory, "_POOL", pool)
+    size, kept = pool.LEAST, 0
     block = memory.Block(((size,), "float32"))
     view = block.pieces[0].array[3:5]
     del block
     gc.collect()
-    assert len(memory._POOL._free) == kept
+    assert len(pool._free) == kept
     del view
     gc.collect()
-    assert len(memory._POOL._free) == kept + 1
+    assert len(pool._free) == kept + 1
 
 
 def test_the_pool_is_bounded(monkeypatch):
