@@ -94,20 +94,28 @@ def num_threads(n: int) -> Iterator[None]:
 
 
 @cache
-def _launchers() -> tuple[Any, Any]:
-    """Call a kernel on this thread; call it on a team."""
+def _alone() -> Any:
+    """Calls a kernel on this thread."""
     version = digest()
 
     def alone(address, args):
         _ = version
         call_kernel(address, 0, 1, args)
 
+    return _compiled(alone, 1)
+
+
+@cache
+def _together() -> Any:
+    """Calls a kernel on a team."""
+    version = digest()
+
     def together(address, team, args):
         _ = version
         for member in prange(team):
             call_kernel(address, member, team, args)
 
-    return _compiled(alone, 1), _compiled(together, 2, parallel=True)
+    return _compiled(together, 2, parallel=True)
 
 
 def _compiled(function: Any, integers: int, **options: Any) -> Any:
@@ -124,9 +132,8 @@ def _compiled(function: Any, integers: int, **options: Any) -> Any:
 
 def launch(address: int, args: Any, team: int) -> None:
     """Run the kernel at `address` with the words `args`, by `team` threads where they can be had."""
-    alone, together = _launchers()
     if team <= 1 or _is_fork() or not _launching.acquire(blocking=False):
-        alone(address, args)
+        _alone()(address, args)
         return
     try:
         global _launched
@@ -135,7 +142,7 @@ def launch(address: int, args: Any, team: int) -> None:
         if before != team:
             numba.set_num_threads(team)
         try:
-            together(address, team, args)
+            _together()(address, team, args)
         finally:
             if before != team:
                 numba.set_num_threads(before)
