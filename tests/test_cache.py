@@ -30,7 +30,7 @@ with warnings.catch_warnings(record=True) as caught:
     from fastrnn.cells import REGISTRY
     from fastrnn.contract import Weights
     from fastrnn.cpu import engine
-    from fastrnn.cpu.threads import _launchers
+    from fastrnn.cpu.threads import _alone, _together
 
     rng = np.random.default_rng(0)
     for name in sys.argv[1:]:
@@ -52,7 +52,7 @@ with warnings.catch_warnings(record=True) as caught:
     kernels += [(kind, "") for kind in ("gemm", "pack_weights", "pack_columns")]
     for kind, name in kernels:
         print(kind + name, engine.kernel(kind, name, "float32").cached)
-    for launcher in _launchers():
+    for launcher in (_alone(), _together()):
         if launcher.signatures:
             print(launcher.__name__, sum(launcher.stats.cache_hits.values()) > 0)
 for w in caught:
