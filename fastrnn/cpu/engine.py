@@ -21,7 +21,7 @@ _CALL_FLOPS = 2e9  # of one kernel call, so that Ctrl-C is heard within a fracti
 _TEAM_FLOPS = 4e5  # below, a launch costs more than it saves
 _TEAM_STEP_FLOPS = 1.2e5  # below, a barrier a step costs more than it saves
 _CONTROL = ((64,), "intp")
-_DEPTHS = ((256, 32), (1024, 64), (4096, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
+_DEPTHS = ((256, 32), (1024, 64), (16384, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
 
 
 @cache
@@ -200,30 +200,34 @@ def _backward_loop(cell, tape, dy, dh_n, dc_n, dx, du):
 
 
 def _weight_gradients(d: Piece, operand: Array, bias: Array | None) -> tuple[Array, Array | None]:
-    """Σ dᵀ operand and Σ d over the tape's rows, in blocks short enough for single precision."""
+    """Σ dᵀ operand and, for a bias, Σ d over the tape's rows, in blocks short enough for single precision."""
     (total, rows), columns = d.array.shape, operand.shape[1]
-    # long blocks cost fewer passes over dw, short ones lose fewer bits: about twice the square root of the number of terms
+    # long blocks cost fewer passes over dw, short ones lose fewer bits
     depth = next(depth for most, depth in _DEPTHS if total <= most)
-    dw = matmul(d.array, (1, rows), operand, (rows, columns, total), depth)
-    if bias is None:
-        return dw, None
-    return dw, matmul(np.ones(16, d.array.dtype), (1, 0), d.array, (1, rows, total), max(16, depth // 4))[0]
+    db = None if bias is None else np.zeros(rows, d.array.dtype)
+    return matmul(d.array, (1, rows), operand, (rows, columns, total), depth, db), db
 
 
-def matmul(a: Array, steps: tuple[int, int], b: Array, shape: tuple[int, int, int], depth: int) -> Array:
-    """C (M, N) = A B over K in blocks of `depth`; shape: M, N, K; steps: numbers from a row of A, a column, to the next."""
+def matmul(
+    a: Array, steps: tuple[int, int], b: Array, shape: tuple[int, int, int], depth: int, sums: Array | None = None
+) -> Array:
+    """C (M, N) = A B over K in blocks of `depth`; shape: M, N, K; steps: numbers from a row of A, a column, to the next.
+
+    sums : (M,), to which A's sums over K are added; steps[0] is 1 then.
+    """
     (M, N, K), dtype = shape, name_of(b)
     L, R, team = lanes(dtype), tile_rows(4), get_num_threads() if 2.0 * M * N * K > _TEAM_FLOPS else 1
     c = empty((M, N), dtype).array
     if K == 0:
         c[...] = 0
-    work_size = depth * (padded(N, dtype) + padded(8 * R, dtype)) + R * 4 * L
+    work_size = gemm.work_size(N, depth, R, dtype)
     zero, work, offsets = Block(((4 * L,), dtype), ((team * work_size,), dtype), ((team * 8,), "intp")).pieces
     zero.array[...] = 0
     most = max(R, int(_CALL_FLOPS / max(1.0, 2.0 * N * K)))  # rows of C a call
     for m in range(0, M if K else 0, most):
         values = {
             "a": a.ctypes.data + m * steps[0] * a.itemsize, "b": b, "c": c[m:], "zero": zero, "work": work,
+            "sums": None if sums is None else sums[m:], "chunk": 0 if sums is None else max(16, depth // 4),
             "offsets": offsets, "M": min(most, M - m), "N": N, "K": K, "a_m": steps[0], "a_k": steps[1],
             "b_k": b.strides[0] // b.itemsize, "c_m": N, "depth": depth, "work_size": work_size,
         }  # fmt: skip

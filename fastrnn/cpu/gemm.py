@@ -2,24 +2,27 @@
 
 A panel is a slab of a weight matrix in the order in which a tile reads it. For the forward loop it holds every gate of the
 same W * L units, [k][gate][unit]; for a plain product it holds W * L columns, [k][column]. What lies past the edge is zero.
-Sums over many rows (a weight's gradient) run in blocks, each from zero: a fixed order, and smaller errors.
+Sums over many rows (a weight's gradient) run in blocks, each from zero: a fixed order, and smaller errors. While a tile is
+computed, the cache lines that the next blocks need are asked for: reading them when they are packed took a tenth of the time.
 """
 
 from numba.extending import register_jitable
 
 from fastrnn.cpu.kernel import integers, pointers
 from fastrnn.cpu.loops import next_rows
-from fastrnn.cpu.simd import add, load, load_part, shift, store, store_part
+from fastrnn.cpu.simd import add, load, load_part, prefetch, shift, store, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
+from fastrnn.cpu.target import ITEMSIZE, lanes, padded
 from fastrnn.cpu.tile import product, transpose
 
 PACK_FLOATS = ("w_ih", "w_hh", "b_ih", "b_hh", "out")
 PACK_INTEGERS = ("G", "H", "I", "W", "biases")
 COLUMNS_FLOATS = ("w", "out")
 COLUMNS_INTEGERS = ("H", "K", "W")
-GEMM_FLOATS = ("a", "b", "c", "zero", "work")
+GEMM_FLOATS = ("a", "b", "c", "sums", "zero", "work")
 GEMM_TABLES = ("offsets",)
-GEMM_INTEGERS = ("M", "N", "K", "a_m", "a_k", "b_k", "c_m", "depth", "work_size")
+GEMM_INTEGERS = ("M", "N", "K", "a_m", "a_k", "b_k", "c_m", "depth", "chunk", "work_size")
+_TILES = 32  # of A that are packed together: long runs of memory, and still in the second-level cache
 
 
 @register_jitable
@@ -89,76 +92,120 @@ def build_pack_columns(dtype, L, digest):
     return pack
 
 
+@register_jitable
+def ask_for(p, at, step, rows, columns, line):
+    """Prefetch `rows` rows of `columns` numbers at p[at:], `step` apart."""
+    for k in range(rows):
+        for j in range(0, columns, line):
+            prefetch(p, at + k * step + j)
+
+
+@register_jitable
+def pack_and_sum(a, at, a_k, depth, count, L, block, width, part, sums, chunk):
+    """`depth` runs of `count` numbers of A -> block, `width` apart; with a chunk, their sums over k as well.
+
+    Whole vectors at a time, so that a tile reads neighbours. Sums go by way of `part`, `chunk` summands each.
+    """
+    for k in range(depth):
+        for q in range(0, count, L):
+            run = load_part(a, at + k * a_k + q, count - q)
+            store(block, k * width + q, run)
+            if chunk > 0:
+                before = run if k % chunk == 0 else add(load(part, q), run)
+                store(part, q, before)
+                if (k + 1) % chunk == 0 or k + 1 == depth:
+                    store_part(sums, q, 0, (add(load_part(sums, q, count - q), before),), count - q)
+
+
+@register_jitable
+def edge(width, n, a, rows, a_step, panel, sums, zero, c, at, c_m, columns, first, depth, L):
+    """A tile whose last columns are no whole vectors: by way of `sums`."""
+    product(1, width, n, a, rows, a_step, panel, width * L, zero, 0, sums, width * L, depth)
+    for r in range(n):
+        for v in range(width):
+            to, left = at + r * c_m + v * L, columns - v * L
+            total = load(sums, (r * width + v) * L)
+            if not first:
+                total = add(load_part(c, to, left), total)
+            store_part(c, to, 0, (total,), left)
+
+
+def work_size(N, depth, R, dtype):
+    """Numbers of working memory that a thread of a product needs: panels of B, a block of A, a tile, sums."""
+    block = padded(_TILES * R, dtype)
+    return depth * (padded(N, dtype) + block) + R * 4 * lanes(dtype) + block
+
+
 def build_gemm(dtype, L, R, digest):
-    """C (M, N) = A B, with A[m, k] = a[m a_m + k a_k], B[k, n] = b[k b_k + n]; threads divide the larger of M and N."""
-    rows_of_a = (8 * R + L - 1) // L * L  # packed rows of A: eight tiles, in whole vectors
+    """C (M, N) = A B, with A[m, k] = a[m a_m + k a_k], B[k, n] = b[k b_k + n]; threads divide the larger of M and N.
+
+    Where A lies k by k (a_m = 1) it is packed, and with a `chunk` its sums over k are added to `sums` (M,).
+    """
+    group, line = _TILES * R, 64 // ITEMSIZE[dtype]
+    packed = (group + L - 1) // L * L
 
     def gemm(member, team, args):
         _ = digest
-        a, b, c, zero, work = pointers(args, 0, 5, dtype)
-        offsets = pointers(args, 5, 1, "intp")[0]
-        M, N, K, a_m, a_k, b_k, c_m, most, work_size = integers(args, 6, 9)
+        a, b, c, sums, zero, work = pointers(args, 0, 6, dtype)
+        offsets = pointers(args, 6, 1, "intp")[0]
+        M, N, K, a_m, a_k, b_k, c_m, most, chunk, work_size = integers(args, 7, 10)
         m0, m1, n0, n1 = 0, M, 0, N
         if M >= N:
             m0, m1 = M * member // team, M * (member + 1) // team
         else:
             blocks = (N + L - 1) // L
             n0, n1 = blocks * member // team * L, min(N, blocks * (member + 1) // team * L)
-        if m0 == m1 or n0 >= n1:
-            return
+            chunk = chunk if member == 0 else 0
         mode = flush_denormals()
         V = (n1 - n0 + L - 1) // L
         panels = shift(work, member * work_size)
-        block_of_a = shift(panels, V * L * most)
-        sums = shift(block_of_a, most * rows_of_a)
+        block = shift(panels, V * L * most)
+        tile = shift(block, most * packed)
+        part = shift(tile, R * 4 * L)
         rows = shift(offsets, member * 8)
-        as_it_lies = M <= R and (n1 - n0) % L == 0  # B is read once: packing it would cost more than it saves
+        tiles = max(1, (V + 3) // 4 * ((m1 - m0 + R - 1) // R))
         for k0 in range(0, K, most):
             depth = min(most, K - k0)
-            if not as_it_lies:
-                pack_columns(b, k0 * b_k + n0, b_k, depth, n1 - n0, 4, L, panels)
-            for m in range(m0, m1, 8 * R):
-                group = min(8 * R, m1 - m)
+            pack_columns(b, k0 * b_k + n0, b_k, depth, n1 - n0, 4, L, panels)
+            # how many rows of the next B a tile asks for, and how many it has
+            b_rows, b_asked = (depth + tiles - 1) // tiles, k0 + depth
+            for m in range(m0, m1, group):
+                count = min(group, m1 - m)
+                next_m, next_k = (m + group, k0) if m + group < m1 else (m0, k0 + depth)
+                next_end = min(K, next_k + depth)
+                a_rows = (depth * R + count - 1) // count if a_m == 1 else 0
                 rows_from, row_step, a_step = shift(a, m * a_m + k0 * a_k), a_m, 1
-                if a_k != 1:
-                    # columns of A are copied whole vectors at a time, so that a tile reads neighbours
-                    for k in range(depth):
-                        for q in range(0, group, L):
-                            column = load_part(a, (m + q) * a_m + (k0 + k) * a_k, M - m - q)
-                            store(block_of_a, k * rows_of_a + q, column)
-                    rows_from, row_step, a_step = block_of_a, 1, rows_of_a
+                if a_m == 1:
+                    pack_and_sum(a, m + k0 * a_k, a_k, depth, count, L, block, packed, part, shift(sums, m), chunk)
+                    rows_from, row_step, a_step = block, 1, packed
                 for v0 in range(0, V, 4):
                     width = min(4, V - v0)
                     unit = n0 + v0 * L
-                    panel, b_step = shift(panels, v0 * L * depth), width * L
-                    if as_it_lies:
-                        panel, b_step = shift(b, k0 * b_k + unit), b_k
+                    panel = shift(panels, v0 * L * depth)
                     q = 0
-                    while q < group:
-                        n = next_rows(group - q, R)
+                    while q < count:
+                        n = next_rows(count - q, R)
                         for r in range(n):
                             rows[r] = (q + r) * row_step
                         to = (m + q) * c_m + unit
                         q += n
-                        start, start_step = zero, 0
+                        some = min(b_rows, K - b_asked)
+                        ask_for(b, b_asked * b_k + n0, b_k, some, n1 - n0, line)
+                        b_asked += some
+                        some = min(a_rows, next_end - next_k)
+                        ask_for(a, next_m + next_k * a_k, a_k, some, min(group, m1 - next_m), line)
+                        next_k += some
                         if k0 > 0:
-                            start, start_step = shift(c, to), c_m
-                        if unit + width * L <= n1:
-                            target = shift(c, to)
-                            product(
-                                1, width, n, rows_from, rows, a_step, panel, b_step,
-                                start, start_step, target, c_m, depth,
+                            ask_for(c, to, c_m, n, width * L, line)
+                        if unit + width * L > n1:
+                            edge(
+                                width, n, rows_from, rows, a_step, panel, tile, zero, c, to, c_m, n1 - unit, k0 == 0, depth, L
                             )  # fmt: skip
                             continue
-                        # the last columns are no whole vectors: by way of a tile of our own
-                        product(1, width, n, rows_from, rows, a_step, panel, b_step, zero, 0, sums, width * L, depth)
-                        for r in range(n):
-                            for v in range(width):
-                                at, left = to + r * c_m + v * L, n1 - unit - v * L
-                                total = load(sums, (r * width + v) * L)
-                                if k0 > 0:
-                                    total = add(load_part(c, at, left), total)
-                                store_part(c, at, 0, (total,), left)
+                        start, start_step = (zero, 0) if k0 == 0 else (shift(c, to), c_m)
+                        product(
+                            1, width, n, rows_from, rows, a_step, panel, width * L, start, start_step, shift(c, to), c_m, depth
+                        )  # fmt: skip
         restore_denormals(mode)
 
     return gemm

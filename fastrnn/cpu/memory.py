@@ -43,7 +43,7 @@ class _Lent(np.ndarray):
 class _Pool:
     """Large buffers that are used again: fresh ones cost a page fault every 4 KiB, up to a sixth of a training step."""
 
-    LEAST, MOST = 1 << 20, 1 << 29  # bytes of a buffer that is kept; bytes kept in all
+    LEAST, MOST = 1 << 17, 1 << 29  # bytes of a buffer that is kept; bytes kept in all
 
     def __init__(self) -> None:
         self._free: list[Array] = []

@@ -245,6 +245,20 @@ def store_all(typing, pointer, index, stride, values):
 
 
 @intrinsic
+def prefetch(typing, pointer, index):
+    """Ask for the cache line of pointer[index]."""
+
+    def codegen(context, builder, signature, args):
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [builder.bitcast(builder.gep(args[0], [args[1]]), byte), I32(0), I32(2), I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp), codegen
+
+
+@intrinsic
 def add(typing, x, y):
     def codegen(context, builder, signature, args):
         return builder.fadd(*args)
