@@ -59,6 +59,7 @@ class Layer:
         self.params: dict[str, Array] = {
             name: self._rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in self._shapes().items()
         }
+        self._identity = repr(self)  # what a tape is compared by
 
     # --- parameters
 
@@ -161,7 +162,7 @@ class Layer:
         x, states, lengths, unbatched = self._arguments(x, state, lengths)
         rng = self._rng if rng is None else np.random.default_rng(rng)
         y, ends, stages, masks = self._stack(self._prepare(), x, states, lengths, rng)
-        tape = LayerTape(repr(self), stages, masks, (x.shape[0], x.shape[1], self.hidden_size), unbatched)
+        tape = LayerTape(self._identity, stages, masks, (x.shape[0], x.shape[1], self.hidden_size), unbatched)
         return self._result(y, ends, unbatched), tape
 
     def backward(self, tape, dy=None, dstate=None):
@@ -170,7 +171,7 @@ class Layer:
         dy : of y's shape; dstate : of the final state's shape (a pair, either may be None, for an LSTM); zero where missing
         Returns an object with x, state (of the initial state), params (a dictionary with the parameters' names).
         """
-        if not isinstance(tape, LayerTape) or tape.layer != repr(self):
+        if not isinstance(tape, LayerTape) or tape.layer != self._identity:
             raise TypeError(f"tape: got {type(tape).__name__}, wanted what this layer's forward gave")
         (T, N, H), D, cell, work = tape.shape, self._directions, REGISTRY[self._cell], backend()
         dy = self._sequence("dy", dy, (T, N, D * H), tape.unbatched)
@@ -189,9 +190,9 @@ class Layer:
                 params.update(zip(self._keys(layer, d), (g.w_ih, g.w_hh, g.b_ih, g.b_hh), strict=False))
             mask = tape.masks[layer]
             dy = dx if mask is None else dx * mask
-        dstates = [np.stack(kept) for kept in starts]
+        dstates = [_stacked(kept) for kept in starts]
         dx, state = self._result(dy, dstates, tape.unbatched)
-        return LayerGradients(dx, state, {name: params[name] for name in self._shapes()})
+        return LayerGradients(dx, state, {name: params[name] for name in self.params if name in params})
 
     # --- the way through
 
@@ -261,7 +262,12 @@ class Layer:
             stages.append(tapes)
             masks.append(mask)
             x = out[0] if y is None else y
-        return x, [np.stack(end) if len(end) > 1 else end[0][None] for end in ends], stages, masks
+        return x, [_stacked(end) for end in ends], stages, masks
+
+
+def _stacked(states: list[Array]) -> Array:
+    # np.stack takes microseconds, even of one
+    return np.stack(states) if len(states) > 1 else states[0][None]
 
 
 class RNN(Layer):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastrnn as fr
-from fastrnn.cpu.engine import team_for
+from fastrnn.cpu.plan import team_for
 
 CELLS = {
     "rnn_tanh": ("rnn", 1, {"nonlinearity": "tanh"}),

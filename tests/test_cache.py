@@ -29,7 +29,7 @@ with warnings.catch_warnings(record=True) as caught:
     from fastrnn import reference
     from fastrnn.cells import REGISTRY
     from fastrnn.contract import Weights
-    from fastrnn.cpu import engine
+    from fastrnn.cpu import engine, plan
     from fastrnn.cpu.threads import _alone, _together
 
     rng = np.random.default_rng(0)
@@ -51,7 +51,7 @@ with warnings.catch_warnings(record=True) as caught:
     kernels = [(kind, name) for kind in ("forward", "backward") for name in sys.argv[1:]]
     kernels += [(kind, "") for kind in ("gemm", "pack_weights", "pack_columns")]
     for kind, name in kernels:
-        print(kind + name, engine.kernel(kind, name, "float32").cached)
+        print(kind + name, plan.kernel(kind, name, "float32").cached)
     for launcher in (_alone(), _together()):
         if launcher.signatures:
             print(launcher.__name__, sum(launcher.stats.cache_hits.values()) > 0)

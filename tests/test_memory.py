@@ -6,20 +6,20 @@ from fastrnn.cpu import memory
 
 
 def test_pieces_start_on_cache_lines_and_do_not_overlap():
-    pieces = memory.Block(((3, 5), "float32"), ((7,), "float64"), ((1,), "intp")).pieces
-    ends = [0]
-    for array, address in pieces:
-        assert address % memory.LINE == 0 and address == array.ctypes.data and address >= ends[-1]
-        ends.append(address + array.nbytes)
+    block = memory.Block(memory.Layout({"a": ((3, 5), "float32"), "b": ((7,), "float64"), "c": ((1,), "intp")}))
+    end = 0
+    for name in "abc":
+        array, address = block[name], block.at(name)
+        assert address % memory.LINE == 0 and address == array.ctypes.data and address >= end
+        end = address + array.nbytes
+    assert "a" in block and "d" not in block
 
 
 def test_memory_comes_back_when_the_last_view_is_gone(monkeypatch):
     pool = memory._Pool()
     monkeypatch.setattr(memory, "_POOL", pool)
     size, kept = pool.LEAST, 0
-    block = memory.Block(((size,), "float32"))
-    view = block.pieces[0].array[3:5]
-    del block
+    view = memory.empty((size,), "float32")[3:5]
     gc.collect()
     assert len(pool._free) == kept
     del view

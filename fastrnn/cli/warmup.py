@@ -38,7 +38,7 @@ def run(options) -> int:
 
 
 def _warm(kind: str, cell: str, dtype: str) -> dict:
-    from fastrnn.cpu.engine import kernel
+    from fastrnn.cpu.plan import kernel
 
     name = " ".join(filter(None, (cell, kind, dtype)))
     print(f"\r{name} ...\033[K", end="\r", file=sys.stderr, flush=True) if sys.stderr.isatty() else None

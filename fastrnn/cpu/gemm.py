@@ -3,7 +3,7 @@
 A panel is a slab of a weight matrix in the order in which a tile reads it. For the forward loop it holds every gate of the
 same W * L units, [k][gate][unit]; for a plain product it holds W * L columns, [k][column]. What lies past the edge is zero.
 Sums over many rows (a weight's gradient) run in blocks, each from zero: a fixed order, and smaller errors. While a tile is
-computed, the cache lines that the next blocks need are asked for: reading them when they are packed took a tenth of the time.
+computed, the cache lines that the next blocks need are asked for: waiting for them at the packing took a tenth of the time.
 """
 
 from numba.extending import register_jitable
@@ -15,13 +15,15 @@ from fastrnn.cpu.sync import flush_denormals, restore_denormals
 from fastrnn.cpu.target import ITEMSIZE, lanes, padded
 from fastrnn.cpu.tile import product, transpose
 
-PACK_FLOATS = ("w_ih", "w_hh", "b_ih", "b_hh", "out")
-PACK_INTEGERS = ("G", "H", "I", "W", "biases")
-COLUMNS_FLOATS = ("w", "out")
-COLUMNS_INTEGERS = ("H", "K", "W")
-GEMM_FLOATS = ("a", "b", "c", "sums", "zero", "work")
-GEMM_TABLES = ("offsets",)
-GEMM_INTEGERS = ("M", "N", "K", "a_m", "a_k", "b_k", "c_m", "depth", "chunk", "work_size")
+# the kernels' arguments by name
+PACK_WEIGHTS = (
+    *("from_w_ih", "from_w_hh", "from_b_ih", "from_b_hh", "w_ih", "w_hh", "b_ih", "b_hh"), *("G", "H", "I", "W", "biases")
+)  # fmt: skip
+PACK_COLUMNS = ("w", "out", "H", "K", "W")
+GEMM = (
+    *("a", "b", "c", "sums", "zero", "work"), "offsets",
+    *("M", "N", "K", "a_m", "a_k", "b_k", "c_m", "depth", "chunk", "work_size"),
+)  # fmt: skip
 _TILES = 32  # of A that are packed together: long runs of memory, and still in the second-level cache
 
 
@@ -43,25 +45,23 @@ def pack_gates(w, G, H, K, W, L, out, first, end):
 
 
 def build_pack_weights(dtype, L, digest):
-    """All parameters of a layer into one block: the panels of w_ih, of w_hh, then both biases, zero where there are none."""
+    """All parameters of a layer into panels; zero where there is no bias."""
 
     def pack_weights(member, team, args):
         _ = digest
-        w_ih, w_hh, b_ih, b_hh, out = pointers(args, 0, 5, dtype)
-        G, H, I, W, biases = integers(args, 5, 5)
+        from_w_ih, from_w_hh, from_b_ih, from_b_hh, w_ih, w_hh, b_ih, b_hh = pointers(args, 0, 8, dtype)
+        G, H, I, W, biases = integers(args, 8, 5)
         V = (H + L - 1) // L
         panels = (V + W - 1) // W
         first, end = panels * member // team, panels * (member + 1) // team
-        column = G * V * L
-        pack_gates(w_ih, G, H, I, W, L, out, first, end)
-        pack_gates(w_hh, G, H, H, W, L, shift(out, column * I), first, end)
-        b = shift(out, column * (I + H))
+        pack_gates(from_w_ih, G, H, I, W, L, w_ih, first, end)
+        pack_gates(from_w_hh, G, H, H, W, L, w_hh, first, end)
         for k in range(first * W * G * L, min(V, end * W) * G * L):
-            b[k] = b[column + k] = 0
+            b_ih[k] = b_hh[k] = 0
         if biases & 1:
-            pack_gates(b_ih, G, H, 1, W, L, b, first, end)
+            pack_gates(from_b_ih, G, H, 1, W, L, b_ih, first, end)
         if biases & 2:
-            pack_gates(b_hh, G, H, 1, W, L, shift(b, column), first, end)
+            pack_gates(from_b_hh, G, H, 1, W, L, b_hh, first, end)
 
     return pack_weights
 
@@ -199,12 +199,14 @@ def build_gemm(dtype, L, R, digest):
                             ask_for(c, to, c_m, n, width * L, line)
                         if unit + width * L > n1:
                             edge(
-                                width, n, rows_from, rows, a_step, panel, tile, zero, c, to, c_m, n1 - unit, k0 == 0, depth, L
+                                width, n, rows_from, rows, a_step, panel, tile, zero,
+                                c, to, c_m, n1 - unit, k0 == 0, depth, L,
                             )  # fmt: skip
                             continue
                         start, start_step = (zero, 0) if k0 == 0 else (shift(c, to), c_m)
                         product(
-                            1, width, n, rows_from, rows, a_step, panel, width * L, start, start_step, shift(c, to), c_m, depth
+                            1, width, n, rows_from, rows, a_step, panel, width * L,
+                            start, start_step, shift(c, to), c_m, depth,
                         )  # fmt: skip
         restore_denormals(mode)
 

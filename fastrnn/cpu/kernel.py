@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import llvmlite
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import cfunc, types
 from numba.extending import intrinsic
@@ -50,6 +51,27 @@ def compile_kernel(function: Callable[..., None]) -> Kernel:
     """Compile `function`, or load it from the disk cache."""
     compiled = with_or_without_cache(lambda cache: cfunc(SIGNATURE, cache=cache, **OPTIONS)(function))
     return Kernel(int(compiled.address), compiled.cache_hits > 0, compiled)
+
+
+class Task:
+    """A kernel and the words it is called with: addresses and integers, by the names of its arguments."""
+
+    __slots__ = ("_places", "address", "words")
+
+    def __init__(self, kernel: Kernel, names: tuple[str, ...], **values: int):
+        self.address, self._places = kernel.address, _places(names)
+        self.words = np.zeros(len(names), np.intp)
+        self.set(**values)
+
+    def set(self, **values: int) -> None:
+        words, places = self.words, self._places
+        for name, value in values.items():
+            words[places[name]] = value
+
+
+@cache
+def _places(names: tuple[str, ...]) -> dict[str, int]:
+    return {name: place for place, name in enumerate(names)}
 
 
 def with_or_without_cache(make: Callable[[bool], Any]) -> Any:

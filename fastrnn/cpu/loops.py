@@ -15,27 +15,16 @@ from fastrnn.cpu.simd import add, cell_backward, cell_forward, load, load_all, l
 from fastrnn.cpu.sync import barrier, flush_denormals, join_team, restore_denormals
 from fastrnn.cpu.tile import product
 
-FORWARD_FLOATS = ("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "h_n", "c_n", "saved", "work")
-FORWARD_INTEGERS = (
-    "s0",
-    "s1",
-    "N",
-    "I",
-    "H",
-    "W",
-    "x_t",
-    "x_n",
-    "y_t",
-    "y_n",
-    "reverse",
-    "keep",
-    "by_units",
-    "strided",
-    "capacity",
-)
-BACKWARD_FLOATS = ("dy", "saved", "cs", "dx", "du", "dh", "dc", "w_hh", "zero")
-BACKWARD_INTEGERS = ("s0", "s1", "N", "H", "W", "y_t", "y_n", "reverse", "by_units", "strided", "shared")
-TABLES = ("order", "length", "offsets", "control")  # pointers to integers, in both
+# the arguments by name: pointers to numbers, pointers to integers, integers
+TABLES = ("order", "length", "offsets", "control")
+FORWARD = (
+    *("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "h_n", "c_n", "saved", "work"), *TABLES,
+    *("s0", "s1", "N", "I", "H", "W", "x_t", "x_n", "y_t", "y_n", "reverse", "keep", "by_units", "strided", "capacity"),
+)  # fmt: skip
+BACKWARD = (
+    *("dy", "saved", "cs", "dx", "du", "dh", "dc", "w_hh", "zero"), *TABLES,
+    *("s0", "s1", "N", "H", "W", "y_t", "y_n", "reverse", "by_units", "strided", "shared"),
+)  # fmt: skip
 
 
 @register_jitable

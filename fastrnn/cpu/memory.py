@@ -1,10 +1,10 @@
-"""Memory for kernels, and the words by which they are called."""
+"""Memory for kernels: laid out once for calls of a shape, aligned, and used again."""
 
 import ctypes
 import threading
 import weakref
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,25 +15,12 @@ LINE = 64  # bytes: vectors that straddle two cache lines cost two loads
 _ITEMSIZE = ITEMSIZE | {"intp": np.dtype(np.intp).itemsize}
 _NAMES = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
 
+Pieces = dict[str, tuple[tuple[int, ...], str]]  # name -> shape, dtype
+
 
 def name_of(array: Array) -> str:
     """The dtype's name (NumPy's own dtype.name takes microseconds)."""
     return _NAMES[array.dtype]
-
-
-class Piece(NamedTuple):
-    """An array and its address, known beforehand: asking NumPy for it takes microseconds."""
-
-    array: Array
-    address: int
-
-    @classmethod
-    def of(cls, array: Array) -> "Piece":
-        return cls(array, array.ctypes.data)
-
-    def __reduce__(self) -> Any:
-        # a copy lives elsewhere
-        return Piece.of, (self.array,)
 
 
 class _Lent(np.ndarray):
@@ -71,38 +58,56 @@ class _Pool:
 _POOL = _Pool()
 
 
+class Layout:
+    """Where the pieces of one allocation start, each on a cache line."""
+
+    def __init__(self, pieces: Pieces):
+        self.places: dict[str, tuple[int, tuple[int, ...], Any]] = {}
+        self.size = 0  # bytes
+        for name, (shape, dtype) in pieces.items():
+            self.places[name] = self.size, shape, np.dtype(dtype)
+            self.size += -(-prod(shape) * _ITEMSIZE[dtype] // LINE) * LINE
+
+
 class Block:
-    """One allocation, cut into pieces that start on cache lines."""
+    """One allocation, its pieces by name: as an array, or only its address, which NumPy takes a microsecond to say."""
 
-    def __init__(self, *pieces: tuple[Any, str]):
-        sizes = [-(-prod(shape) * _ITEMSIZE[dtype] // LINE) * LINE for shape, dtype in pieces]
-        raw = _POOL.take(sum(sizes) + LINE)
-        start = raw.ctypes.data
-        offset = -start % LINE
-        self.pieces = []
-        for (shape, dtype), size in zip(pieces, sizes, strict=True):
-            self.pieces.append(Piece(np.ndarray(shape, dtype, raw, offset), start + offset))
-            offset += size
+    __slots__ = ("_raw", "_start", "address", "layout")
+
+    def __init__(self, layout: Layout):
+        self.layout = layout
+        self._raw = _POOL.take(layout.size + LINE)
+        start = self._raw.ctypes.data
+        self._start = -start % LINE
+        self.address = start + self._start
+
+    def __getitem__(self, name: str) -> Array:
+        offset, shape, dtype = self.layout.places[name]
+        return np.ndarray(shape, dtype, self._raw, self._start + offset)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.layout.places
+
+    def get(self, name: str) -> Array | None:
+        return self[name] if name in self.layout.places else None
+
+    def at(self, name: str) -> int:
+        return self.address + self.layout.places[name][0]
+
+    def __reduce__(self) -> Any:
+        # a copy lives elsewhere
+        return _copy, (self.layout, {name: self[name] for name in self.layout.places})
 
 
-def empty(shape: tuple[int, ...], dtype: str) -> Piece:
-    return Block((shape, dtype)).pieces[0]
+def _copy(layout: Layout, arrays: dict[str, Array]) -> Block:
+    block = Block(layout)
+    for name, array in arrays.items():
+        block[name][...] = array
+    return block
 
 
-def zeros(shape: tuple[int, ...], dtype: str) -> Piece:
-    piece = empty(shape, dtype)
-    piece.array[...] = 0
-    return piece
-
-
-def words(names: tuple[str, ...], values: dict[str, Any]) -> Array:
-    """A kernel's arguments, in the order of `names`: integers, and the addresses of pieces, arrays or None."""
-    return np.array([v if type(v) is int else _word(v) for v in map(values.__getitem__, names)], np.intp)
-
-
-def _word(value: Any) -> int:
-    if type(value) is Piece:
-        return value.address
-    if isinstance(value, np.ndarray):
-        return int(value.ctypes.data)
-    return 0 if value is None else value
+def empty(shape: tuple[int, ...], dtype: str) -> Array:
+    """An array for the caller to keep."""
+    if prod(shape) * _ITEMSIZE[dtype] < _Pool.LEAST:
+        return np.empty(shape, dtype)
+    return Block(Layout({"": (shape, dtype)}))[""]

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from fastrnn.contract import Array
-from fastrnn.cpu.memory import Piece, empty
+from fastrnn.cpu.memory import Block, Layout
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Sorted by length, the longest first."""
 
-    order: Piece  # (N,) sorted row -> row
-    length: Piece  # (N,) of the sorted rows
+    block: Block  # order (N,), sorted row -> row; length (N,), of the sorted rows
+    shortest: int
     steps: int  # the longest
     total: int  # the sum
     ragged: bool
@@ -25,28 +25,36 @@ class Rows:
     def of(cls, T: int, N: int, lengths: Array | None, reverse: bool) -> "Rows":
         if lengths is None or (lengths == T).all():
             return _dense(T, N, reverse)
-        rows = _rows(T, N, reverse, True, int(lengths.max()), int(lengths.sum()))
-        rows.order.array[...] = np.argsort(-lengths, kind="stable")
-        rows.length.array[...] = lengths[rows.order.array]
-        return rows
+        order = np.argsort(-lengths, kind="stable")
+        length = lengths[order]
+        return Rows(_table(order, length), int(length[-1]), int(length[0]), int(length.sum()), True, reverse)
+
+    @property
+    def order(self) -> Array:
+        return self.block["order"]
+
+    @property
+    def length(self) -> Array:
+        return self.block["length"]
 
     def __len__(self) -> int:
-        return len(self.order.array)
+        return len(self.order)
 
     def tape_index(self) -> tuple[Any, Any]:
         """(t, n) of every row of the tape, in its order: step by step, the rows still running."""
-        length = self.length.array
+        length = self.length
         ends = np.bincount(length, minlength=self.steps + 1)
         active = (len(self) - np.cumsum(ends))[: self.steps]
         step = np.repeat(np.arange(self.steps), active)
         m = np.arange(self.total) - np.repeat(np.cumsum(active) - active, active)
-        return (length[m] - 1 - step if self.reverse else step), self.order.array[m]
+        return (length[m] - 1 - step if self.reverse else step), self.order[m]
 
-    def gather(self, x: Array) -> Array:
-        """x (T, N, I) as the rows of the tape (total, I), a copy."""
+    def gather(self, x: Array, into: Array) -> None:
+        """Copy x (T, N, I) as the rows of the tape (total, I)."""
         if self.ragged:
-            return np.ascontiguousarray(x[self.tape_index()])
-        return (x[::-1] if self.reverse else x).copy().reshape(self.total, x.shape[2])
+            into[...] = x[self.tape_index()]
+        else:
+            into.reshape(x.shape)[...] = x[::-1] if self.reverse else x
 
     def scatter(self, rows: Array, T: int) -> Array:
         """The inverse of gather; zero where no row runs."""
@@ -62,24 +70,25 @@ class Rows:
         if state is None:
             into[...] = 0
             return
-        into[:, : state.shape[1]] = state[self.order.array] if self.ragged else state
+        into[:, : state.shape[1]] = state[self.order] if self.ragged else state
         into[:, state.shape[1] :] = 0
 
     def unsort(self, state: Array, H: int) -> Array:
         if not self.ragged:
             return state[:, :H].copy()
         out = np.empty((len(self), H), state.dtype)
-        out[self.order.array] = state[:, :H]
+        out[self.order] = state[:, :H]
         return out
 
 
-def _rows(T: int, N: int, reverse: bool, ragged: bool, steps: int, total: int) -> Rows:
-    return Rows(empty((N,), "intp"), empty((N,), "intp"), steps, total, ragged, reverse)
+def _table(order: Array, length: Array) -> Block:
+    size = ((len(order),), "intp")
+    block = Block(Layout({"order": size, "length": size}))
+    block["order"][...], block["length"][...] = order, length
+    return block
 
 
 @lru_cache(64)
 def _dense(T: int, N: int, reverse: bool) -> Rows:
-    rows = _rows(T, N, reverse, False, T if N else 0, T * N)
-    rows.order.array[...] = np.arange(N)
-    rows.length.array[...] = T
-    return rows
+    steps = T if N else 0
+    return Rows(_table(np.arange(N), np.full(N, T)), T, steps, T * N, False, reverse)

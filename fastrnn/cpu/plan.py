@@ -1,0 +1,225 @@
+"""What calls of one shape have in common, worked out once: the team, the memory, the words of the kernels.
+
+A plan lends works. A work belongs to one call at a time: its memory, and its tasks, which hold the addresses in it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Generic, NamedTuple, TypeVar
+
+from fastrnn.cells import REGISTRY
+from fastrnn.contract import Array
+from fastrnn.cpu import gemm, loops
+from fastrnn.cpu.kernel import Kernel, Task, compile_kernel, digest
+from fastrnn.cpu.memory import Block, Layout, Pieces
+from fastrnn.cpu.sync import CONTROL_WORDS
+from fastrnn.cpu.target import ITEMSIZE, lanes, padded, panel_vectors, tile_rows
+from fastrnn.cpu.threads import get_num_threads, launch
+
+_AHEAD_ROWS = 48  # rows of the input's product that are computed together
+_CALL_FLOPS = 2e9  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
+_TEAM_FLOPS = 4e5  # below, a launch costs more than it saves
+_TEAM_STEP_FLOPS = 1.2e5  # below, a barrier a step costs more than it saves
+_DEPTHS = ((256, 32), (1024, 64), (16384, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
+
+
+@cache
+def kernel(kind: str, name: str, dtype: str) -> Kernel:
+    """A compiled kernel: forward and backward of the cell `name`, or one that serves every cell."""
+    L = lanes(dtype)
+    if kind in ("forward", "backward"):
+        cell = REGISTRY[name]
+        build = loops.build_forward if kind == "forward" else loops.build_backward
+        vectors = cell.n_gates * panel_vectors(cell.n_gates) if kind == "forward" else 4
+        return compile_kernel(build(name, dtype, cell.n_gates, cell.n_tape, L, tile_rows(vectors), digest()))
+    if kind == "gemm":
+        return compile_kernel(gemm.build_gemm(dtype, L, tile_rows(4), digest()))
+    return compile_kernel(getattr(gemm, f"build_{kind}")(dtype, L, digest()))
+
+
+@dataclass(frozen=True)
+class Team:
+    size: int
+    by_units: bool
+
+
+def team_for(N: int, G: int, H: int, K: int, steps: int, dtype: str, panel: int | None = None) -> Team:
+    """How many threads a loop is worth, and what they divide: the rows, or the units, `panel` vectors at a time."""
+    panels = -(-padded(H, dtype) // (lanes(dtype) * (panel or panel_vectors(G))))
+    most, step_flops = get_num_threads(), 2.0 * N * G * H * K
+    if most > 1 and step_flops * steps >= _TEAM_FLOPS:
+        if 4 * most <= N:
+            return Team(most, False)
+        if panels >= most and step_flops >= _TEAM_STEP_FLOPS:
+            return Team(most, True)
+        if N >= 2:
+            return Team(min(N, most), False)
+    return Team(1, False)
+
+
+W = TypeVar("W", "Forward", "Backward")
+
+
+class Plan(Generic[W]):
+    """Lends works of one kind: kept ones where there are, new ones where not."""
+
+    KEPT_BYTES, KEPT = 1 << 18, 2  # of a work that is kept; works kept at a time
+
+    def __init__(self, make: Callable[[], W]):
+        self._make = make
+        self._kept: list[W] = []
+
+    def take(self) -> W:
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return self._make()
+
+    def give(self, work: W) -> None:
+        if work.block.layout.size <= self.KEPT_BYTES and len(self._kept) < self.KEPT:
+            self._kept.append(work)
+
+
+class Shape(NamedTuple):
+    """What a call's memory and words depend on."""
+
+    cell: str
+    dtype: str
+    N: int
+    I: int
+    H: int
+    steps: int  # of the longest row
+    total: int  # of all rows
+    ragged: bool
+    reverse: bool
+
+
+@lru_cache(64)
+def forward_plan(shape: Shape, keep: bool, threads: int) -> Plan["Forward"]:
+    """The plan of a forward call; `threads`, what get_num_threads() says now."""
+    return Plan(lambda: Forward(shape, keep))
+
+
+@lru_cache(64)
+def backward_plan(shape: Shape, biases: tuple[bool, bool], threads: int) -> Plan["Backward"]:
+    """The plan of a backward call."""
+    return Plan(lambda: Backward(shape, biases))
+
+
+class _Loop:
+    """A time loop's task, run over all its steps."""
+
+    task: Task
+    team: Team
+    steps: range
+    steps_a_call: int
+    control: Array
+
+    def run(self) -> None:
+        """Run the kernel over the steps (backwards where the range runs backwards), a bounded time a call."""
+        n, team, task = len(self.steps), self.team.size, self.task
+        starts = range(0, n, self.steps_a_call)
+        for start in starts if self.steps.step > 0 else reversed(starts):
+            task.set(s0=start, s1=min(n, start + self.steps_a_call))
+            if self.team.by_units:
+                self.control[:] = 0
+            launch(task.address, task.words, team)
+
+
+class Forward(_Loop):
+    """The work of a forward call."""
+
+    def __init__(self, shape: Shape, keep: bool):
+        cell, dtype, N, I, H, steps, total, ragged, reverse = REGISTRY[shape.cell], *shape[1:]
+        G, Hp, L = cell.n_gates, padded(H, dtype), lanes(dtype)
+        self.team, self.steps = team_for(N, G, H, I + H, steps, dtype), range(steps)
+        self.steps_a_call = max(1, int(_CALL_FLOPS / max(1.0, 2.0 * N * G * H * (I + H))))
+        capacity = max(_AHEAD_ROWS, N)
+        rows, state = max(total, N) if keep else 2 * N, ((N, Hp), dtype)
+        memory: Pieces = {name: ((rows, Hp), dtype) for name in ("hs", "cs")[: 1 + cell.memory]}
+        # in training the states are part of the tape
+        self.tape = Layout(memory | {"saved": ((total, cell.n_tape, Hp), dtype), "x": ((total, I), dtype)}) if keep else None
+        ends: Pieces = {name: state for name in ("h_n", "c_n")[: 1 + cell.memory]}
+        self.block = block = Block(Layout({
+            "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * (capacity + 8),), "intp"),
+            "work": ((self.team.size * (capacity * G * Hp + 32 * L),), dtype),
+        } | ends | ({} if keep else memory)))  # fmt: skip
+        self.control, self.h_n = block["control"], block["h_n"]
+        self.c_n = block["c_n"] if cell.memory else self.h_n
+        self.task = Task(
+            kernel("forward", cell.name, dtype), loops.FORWARD, control=block.at("control"), offsets=block.at("offsets"),
+            work=block.at("work"), h_n=block.at("h_n"), c_n=block.at("c_n" if cell.memory else "h_n"),
+            N=N, I=I, H=H, W=panel_vectors(G), reverse=reverse, keep=keep, by_units=self.team.by_units, strided=ragged,
+            capacity=capacity,
+        )  # fmt: skip
+
+
+class Backward(_Loop):
+    """The work of a backward call: the loop, and the products behind it."""
+
+    def __init__(self, shape: Shape, biases: tuple[bool, bool]):
+        cell, dtype, N, I, H, steps, total, ragged, reverse = REGISTRY[shape.cell], *shape[1:]
+        G, Hp, L, panel = cell.n_gates, padded(H, dtype), lanes(dtype), panel_vectors(1)
+        self.team, self.steps = team_for(N, G, H, H, steps, dtype, panel), range(steps - 1, -1, -1)
+        self.steps_a_call = max(1, int(_CALL_FLOPS / max(1.0, 2.0 * N * G * H * H)))
+        GH, shared = G * H, cell.shares_gradient
+        state, gates = ((N, Hp), dtype), ((total, GH), dtype)
+        depth = next(depth for most, depth in _DEPTHS if total <= most)
+        # a bias gradient is the sum of what the product of its weight packs
+        chunks = [max(16, depth // 4) * wanted for wanted in (biases[0], biases[1] and not (shared and biases[0]))]
+        dw_ih = Product(dtype, (GH, I, total), (1, GH, I), depth, chunks[0])
+        dw_hh = Product(dtype, (GH, H, total), (1, GH, Hp), depth, chunks[1])
+        d_rows = Product(dtype, (total, I, GH), (GH, 1, I), 512)
+        products = self.dw_ih, self.dw_hh, self.d_rows = dw_ih, dw_hh, d_rows
+        self.block = block = Block(Layout({
+            "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * 8,), "intp"),
+            "rows": ((max(p.team for p in products) * 8,), "intp"), "zero": ((max(H, 4 * L),), dtype),
+            "dh": state, "dc": state, "panels": ((GH * Hp,), dtype),
+            "work": ((max(p.team * p.work_size for p in products),), dtype), "dx": gates,
+        } | ({} if shared else {"du": gates})))  # fmt: skip
+        block["zero"][...] = 0
+        self.control, self.dh, self.dc = block["control"], block["dh"], block["dc"]
+        dx, du = block.at("dx"), block.at("dx" if shared else "du")
+        self.pack = Task(kernel("pack_columns", "", dtype), gemm.PACK_COLUMNS, out=block.at("panels"), H=H, K=GH, W=panel)
+        self.task = Task(
+            kernel("backward", cell.name, dtype), loops.BACKWARD, dx=dx, du=du, w_hh=block.at("panels"), N=N, H=H, W=panel,
+            **{piece: block.at(piece) for piece in ("dh", "dc", "zero", "offsets", "control")},
+            reverse=reverse, by_units=self.team.by_units, strided=ragged, shared=shared,
+        )  # fmt: skip
+        for product, a in zip(products, (dx, du, dx), strict=True):
+            product.a = a
+            product.task.set(zero=block.at("zero"), work=block.at("work"), offsets=block.at("rows"))
+        bias = ((GH,), dtype)
+        self.gradients = Layout(
+            {"w_ih": ((GH, I), dtype), "w_hh": ((GH, H), dtype)}
+            | {key: bias for key, wanted in zip(("b_ih", "b_hh"), biases, strict=True) if wanted}
+        )
+
+
+class Product:
+    """C (M, N) = A B over K in blocks of `depth`.
+
+    steps : numbers from a row of A to the next, from a column of A, from a row of B
+    chunk : how many terms of A's sums over K, where they are wanted, are summed in a row; the first step is 1 then
+    """
+
+    def __init__(self, dtype: str, shape: tuple[int, int, int], steps: tuple[int, int, int], depth: int, chunk: int = 0):
+        (M, N, K), (a_m, a_k, b_k) = shape, steps
+        self.team = get_num_threads() if 2.0 * M * N * K > _TEAM_FLOPS else 1
+        self.work_size = gemm.work_size(N, depth, tile_rows(4), dtype)
+        self.rows = max(8, int(_CALL_FLOPS / max(1.0, 2.0 * N * K)))  # of C a call
+        self.M, item = M if K else 0, ITEMSIZE[dtype]
+        self._steps = a_m * item, N * item, item  # bytes from a row of A, of C, of the sums to the next
+        self.a = 0  # A's address
+        self.task = Task(
+            kernel("gemm", "", dtype), gemm.GEMM, N=N, K=K, a_m=a_m, a_k=a_k, b_k=b_k, c_m=N, depth=depth, chunk=chunk,
+            work_size=self.work_size,
+        )  # fmt: skip
+
+    def run(self, b: int, c: int, sums: int = 0) -> None:
+        """Fill C, and add A's sums to `sums`, a bounded time a kernel call."""
+        task, (a_step, c_step, sums_step) = self.task, self._steps
+        for m in range(0, self.M, self.rows):
+            task.set(a=self.a + m * a_step, b=b, c=c + m * c_step, sums=sums + m * sums_step, M=min(self.rows, self.M - m))
+            launch(task.address, task.words, self.team)
