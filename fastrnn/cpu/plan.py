@@ -67,7 +67,7 @@ class Plan(Generic[W]):
     KEPT_BYTES, KEPT = 1 << 18, 2  # of a work that is kept; works kept at a time
 
     def __init__(self, make: Callable[[], W]):
-        self._make = make
+        self._make: Callable[[], W] = make
         self._kept: list[W] = []
 
     def take(self) -> W:
@@ -137,10 +137,10 @@ class Forward(_Loop):
         self.steps_a_call = max(1, int(_CALL_FLOPS / max(1.0, 2.0 * N * G * H * (I + H))))
         capacity = max(_AHEAD_ROWS, N)
         rows, state = max(total, N) if keep else 2 * N, ((N, Hp), dtype)
-        memory: Pieces = {name: ((rows, Hp), dtype) for name in ("hs", "cs")[: 1 + cell.memory]}
+        memory: Pieces = dict.fromkeys(("hs", "cs")[: 1 + cell.memory], ((rows, Hp), dtype))
         # in training the states are part of the tape
         self.tape = Layout(memory | {"saved": ((total, cell.n_tape, Hp), dtype), "x": ((total, I), dtype)}) if keep else None
-        ends: Pieces = {name: state for name in ("h_n", "c_n")[: 1 + cell.memory]}
+        ends: Pieces = dict.fromkeys(("h_n", "c_n")[: 1 + cell.memory], state)
         self.block = block = Block(Layout({
             "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * (capacity + 8),), "intp"),
             "work": ((self.team.size * (capacity * G * Hp + 32 * L),), dtype),
