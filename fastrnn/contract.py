@@ -6,7 +6,7 @@
     stream  (cell, prepared, N)                                  -> x, y, h, c: arrays; step(): x -> y, h, c
 
 Arguments are checked before they get here: x (T, N, I) of any strides, h0 and c0 (N, H) or None, lengths (N,) int64 or
-None. `forward` also takes `y=`, a (T, N, H) view to write to.
+None. `forward` also takes `y=`, a (T, N, H) view to write to. A tape says its `nbytes`.
 """
 
 from collections.abc import Callable

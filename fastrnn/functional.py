@@ -22,6 +22,11 @@ class Tape:
     dtype: Any
     kept: Any  # the backend's own
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept for backward."""
+        return int(self.kept.nbytes)
+
     def __repr__(self) -> str:
         return f"<tape of {self.cell}, T, N, H = {self.shape}, {self.dtype}>"
 

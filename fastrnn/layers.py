@@ -27,6 +27,11 @@ class LayerTape:
     shape: tuple[int, int, int]  # T, N, H of every direction
     unbatched: bool
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept for backward."""
+        return sum(t.nbytes for stage in self.stages for t in stage) + sum(m.nbytes for m in self.masks if m is not None)
+
 
 @dataclass(frozen=True, eq=False)
 class LayerGradients:

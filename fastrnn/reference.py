@@ -20,6 +20,14 @@ class Tape:
     shape: tuple[int, int, int]  # T, N, I
     steps: list[tuple[Any, ...]]  # per step: rows, their times, x, h, c before the step, the cell's own tape
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept."""
+        kept = [w for w in self.weights if w is not None]
+        for *arrays, tape in self.steps:
+            kept += [*arrays, *tape]
+        return sum(array.nbytes for array in kept)
+
 
 def prepare(cell: Cell, weights: Weights) -> Weights:
     return weights.map(np.copy)

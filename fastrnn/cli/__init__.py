@@ -1,10 +1,10 @@
-"""The command line: python -m fastrnn profile | warmup | info."""
+"""The command line: python -m fastrnn profile | bench | info | warmup | cache."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from fastrnn.cli import info, profile, warmup
+from fastrnn.cli import bench, cache, info, profile, warmup
 
 
 class _Parser(argparse.ArgumentParser):
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0, 2 for wrong arguments, 130 when interrupted."""
     parser = _Parser(prog="fastrnn", description="Recurrent layers for NumPy: measure, compile ahead, tell versions.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    for module in (profile, warmup, info):
+    for module in (profile, bench, info, warmup, cache):
         name = module.__name__.rsplit(".", 1)[1]
         command = commands.add_parser(name, help=(module.__doc__ or name).splitlines()[0], description=module.__doc__)
         command.add_argument("--json", action="store_true", help="print one JSON document instead of text")

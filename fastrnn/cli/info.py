@@ -1,27 +1,51 @@
 """Versions, the kernels chosen for this processor, threads, and the folder of compiled kernels."""
 
+import argparse
 import json
-import os
-from pathlib import Path
+from importlib.util import find_spec
+from typing import Any
 
-import numba
-
-import fastrnn
+from fastrnn.cli import cache
 from fastrnn.versions import versions
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """None of its own."""
 
 
-def cache_folder() -> str:
-    """Where Numba keeps the kernels of this installation."""
-    chosen = os.environ.get("NUMBA_CACHE_DIR") or numba.config.CACHE_DIR  # type: ignore[attr-defined]
-    return str(chosen or Path(fastrnn.__file__).parent / "cpu" / "__pycache__")
+def threading_layer() -> str:
+    """The one in use, after a launch that makes Numba choose."""
+    import numba
+
+    import fastrnn as fr
+
+    if fr.get_num_threads() == 1:
+        return "none: one thread"
+    from fastrnn.cli.warmup import launch_both
+
+    launch_both()
+    return str(numba.threading_layer())
 
 
-def run(options) -> int:
-    found = versions() | {"cache": cache_folder()}
+def features() -> str:
+    """The vector extensions that the compiler may use here."""
+    from numba.core.registry import cpu_target
+
+    names = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    return " ".join(
+        sorted(name[1:] for name in names if name.startswith(("+avx", "+fma", "+sse4", "+amx", "+neon", "+sve")))
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    kept = cache.state()
+    found: dict[str, Any] = versions() | {
+        "layer": threading_layer(),
+        "features": features(),
+        "cache": kept["cache"],
+        "cached": f"{kept['kernels']} kernels, {kept['bytes'] / 1e6:.1f} MB",
+        "cuda": "numba-cuda is installed; fastrnn does not use it yet" if find_spec("numba_cuda") else "not installed",
+    }
     if options.json:
         print(json.dumps(found, indent=1))
     else:

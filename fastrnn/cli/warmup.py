@@ -27,7 +27,7 @@ def run(options) -> int:
         return 0
     rows = [_warm(kind, "", dtype) for dtype in options.dtype for kind in _COMMON]
     rows += [_warm(k, cell, dtype) for dtype in options.dtype for cell in options.cell for k in ("forward", "backward")]
-    _launchers()
+    launch_both()
     if options.json:
         print(json.dumps(rows, indent=1))
     else:
@@ -47,7 +47,7 @@ def _warm(kind: str, cell: str, dtype: str) -> dict:
     return {"kernel": name, "seconds": time.perf_counter() - start, "from": "cache" if cached else "compiled"}
 
 
-def _launchers() -> None:
+def launch_both() -> None:
     """One call on one thread and one on several, which compiles what launches them."""
     layer = fr.RNN(64, 64)
     layer(np.zeros((40, 16, 64), np.float32))

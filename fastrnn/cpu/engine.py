@@ -60,6 +60,11 @@ class Tape:
     block: Block
     T: int
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept."""
+        return self.block.layout.size + sum(w.nbytes for w in self.weights if w is not None)
+
 
 def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None):
     T, N, I = x.shape

@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array
-from fastrnn.cpu import gemm, loops
+from fastrnn.cpu import gemm, loops, probe
 from fastrnn.cpu.kernel import Kernel, Task, compile_kernel, digest
 from fastrnn.cpu.memory import Block, Layout, Pieces
 from fastrnn.cpu.sync import CONTROL_WORDS
@@ -35,7 +35,8 @@ def kernel(kind: str, name: str, dtype: str) -> Kernel:
         return compile_kernel(build(name, dtype, cell.n_gates, cell.n_tape, L, tile_rows(vectors), digest()))
     if kind == "gemm":
         return compile_kernel(gemm.build_gemm(dtype, L, tile_rows(4), digest()))
-    return compile_kernel(getattr(gemm, f"build_{kind}")(dtype, L, digest()))
+    home = probe if kind == "probe" else gemm
+    return compile_kernel(getattr(home, f"build_{kind}")(dtype, L, digest()))
 
 
 @dataclass(frozen=True)

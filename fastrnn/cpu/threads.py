@@ -8,8 +8,9 @@ survive a fork. Numba's own thread setting is left as it was found.
 import operator
 import os
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -23,6 +24,7 @@ from fastrnn.cpu.kernel import call_kernel, digest, with_or_without_cache
 _launching = threading.Lock()
 _launched = False  # whether this process, or the one it was forked from, has started a thread pool
 _forked = False
+_observer: Callable[[int, Any, float], None] | None = None
 _of_context: ContextVar[int | None] = ContextVar("fastrnn_num_threads", default=None)
 
 
@@ -132,11 +134,18 @@ def _compiled(function: Any, integers: int, **options: Any) -> Any:
 
 def launch(address: int, args: Any, team: int) -> None:
     """Run the kernel at `address` with the words `args`, by `team` threads where they can be had."""
+    start = time.perf_counter() if _observer else 0.0
     if team <= 1 or _is_fork() or not _launching.acquire(blocking=False):
         _alone()(address, args)
-        return
+    else:
+        _launch_together(address, args, team)
+    if _observer:
+        _observer(address, args, time.perf_counter() - start)
+
+
+def _launch_together(address: int, args: Any, team: int) -> None:
+    global _launched
     try:
-        global _launched
         _launched = True
         before = numba.get_num_threads()
         if before != team:
@@ -148,6 +157,17 @@ def launch(address: int, args: Any, team: int) -> None:
                 numba.set_num_threads(before)
     finally:
         _launching.release()
+
+
+@contextmanager
+def observed(observer: Callable[[int, Any, float], None]) -> Iterator[None]:
+    """Tell `observer` the address, the words and the seconds of every launch within a `with` block."""
+    global _observer
+    _observer = observer
+    try:
+        yield
+    finally:
+        _observer = None
 
 
 def _is_fork() -> bool:

@@ -1,0 +1,127 @@
+"""This machine's limits, measured with the package's own inner loop, and the time below which a workload cannot go.
+
+floor = max(flops / peak, bytes of recurrent weights a step * steps / bandwidth of the cache that they fit)
+"""
+
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastrnn.bench.workloads import Workload
+
+_DEPTH = 256  # terms of a sum in the test of the peak
+_SECONDS, _TURNS = 0.02, 7
+_USUAL = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}  # bytes, where the system does not tell
+_SYSTEM = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of `threads` threads together."""
+
+    dtype: str
+    threads: int
+    flops: float  # a second, of fused multiply-adds (two each)
+    sizes: dict[str, int]  # level -> bytes of it that a thread has
+    bandwidth: dict[str, float]  # level -> bytes a second read
+
+    def level(self, size: float) -> str:
+        """The nearest level that holds `size` bytes a thread."""
+        return next((name for name, held in self.sizes.items() if size <= held), list(self.sizes)[-1])
+
+    def floor(self, w: Workload) -> float:
+        """Seconds that a workload takes at least: what its products, or its reads of the recurrent weights, need."""
+        passes = 2 if w.work == "training" else 1
+        # with few rows the threads divide the units, with many the rows, and each reads all weights
+        shared = 4 * self.threads > w.N
+        at = self.level(w.weight_bytes / (self.threads if shared else 1))
+        read = w.weight_bytes * w.T * passes * (1 if shared else self.threads)
+        return max(w.flops / self.flops, read / self.bandwidth[at])
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "dtype": self.dtype, "threads": self.threads, "gflops": self.flops / 1e9,
+            "bandwidth_gb_s": {name: value / 1e9 for name, value in self.bandwidth.items()}, "bytes": self.sizes,
+        }  # fmt: skip
+
+
+def describe(limit: dict[str, Any]) -> str:
+    """Limits (as a dictionary) in a line."""
+    read = ", ".join(f"{level} {value:.0f}" for level, value in limit["bandwidth_gb_s"].items())
+    return f"{limit['gflops']:.0f} GFLOP/s; reading weights, GB/s: {read}"
+
+
+def caches() -> dict[str, int]:
+    """Level -> bytes, of the first core."""
+    found = dict(_USUAL)
+    for index in sorted(_SYSTEM.glob("index*")) if _SYSTEM.is_dir() else ():
+        try:
+            kind, level = (index / "type").read_text().strip(), (index / "level").read_text().strip()
+            size = (index / "size").read_text().strip()
+        except OSError:
+            continue
+        if kind != "Instruction" and f"L{level}" in found and size[:-1].isdigit():
+            found[f"L{level}"] = int(size[:-1]) << {"K": 10, "M": 20}.get(size[-1], 0)
+    return found
+
+
+@cache
+def measure(dtype: str, threads: int) -> Limits:
+    """Measure them: half a second or so."""
+    held = caches()
+    # a cache that threads share holds a part for each
+    sizes = {"L1": held["L1"], "L2": held["L2"], "L3": held["L3"] // threads}
+    item = np.dtype(dtype).itemsize
+    peak = _best(dtype, threads, _DEPTH, stream=False)
+    flops = 2 * peak.rows * peak.columns * _DEPTH * threads / peak.seconds
+    bandwidth = {}
+    # half of a level is well inside it; beyond the last one: memory
+    for name, size in [(name, size // 2) for name, size in sizes.items()] + [("memory", min(2 * held["L3"], 128 << 20))]:
+        depth = max(1, size // (peak.columns * item))
+        bandwidth[name] = depth * peak.columns * item * threads / _best(dtype, threads, depth, stream=True).seconds
+    return Limits(dtype, threads, flops, sizes | {"memory": 1 << 62}, bandwidth)
+
+
+@dataclass(frozen=True)
+class _Probe:
+    seconds: float  # of one product
+    rows: int
+    columns: int
+
+
+def _best(dtype: str, threads: int, depth: int, stream: bool) -> _Probe:
+    """The quickest of several turns of one product: the limit is what the machine can do undisturbed."""
+    from fastrnn.cpu.kernel import Task
+    from fastrnn.cpu.memory import Block, Layout
+    from fastrnn.cpu.plan import kernel
+    from fastrnn.cpu.probe import PROBE
+    from fastrnn.cpu.target import lanes, tile_rows
+    from fastrnn.cpu.threads import launch
+
+    L = lanes(dtype)
+    rows, columns = (1, 4 * L) if stream else (tile_rows(4), 4 * L)
+    size = depth * columns if stream else columns
+    block = Block(Layout({
+        "a": ((depth,), dtype), "b": ((threads * size,), dtype), "zero": ((columns,), dtype),
+        "c": ((threads * 32 * L,), dtype), "offsets": ((8,), "intp"),
+    }))  # fmt: skip
+    for name in ("a", "b", "zero", "offsets"):
+        block[name][...] = 0
+    task = Task(
+        kernel("probe", "", dtype), PROBE, **{name: block.at(name) for name in ("a", "b", "zero", "c", "offsets")},
+        rows=rows, depth=depth, b_step=columns if stream else 0, repeats=1, apart=size,
+    )  # fmt: skip
+
+    def run(repeats: int) -> float:
+        task.set(repeats=repeats)
+        start = time.perf_counter()
+        launch(task.address, task.words, threads)
+        return (time.perf_counter() - start) / repeats
+
+    run(1)
+    repeats = max(1, int(_SECONDS / run(3)))
+    return _Probe(min(run(repeats) for _ in range(_TURNS)), rows, columns)
