@@ -1,44 +1,49 @@
-"""The named workloads: what is timed, and on which data."""
+"""The workloads and implementations of `fastrnn/bench`, for the suites here.
 
-from typing import NamedTuple
+They are loaded from this checkout by their path, under a name of their own: a suite of today can then time whatever
+version of the package is installed (asv goes through older commits), with nothing but its public functions.
+"""
 
-import numpy as np
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
 
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
-
-
-class Workload(NamedTuple):
-    cell: str
-    T: int
-    N: int
-    I: int
-    H: int
-    dtype: str
-    work: str  # "inference" or "training" (forward and backward)
-
-    def __str__(self) -> str:
-        return f"{self.cell}-{self.work}-T{self.T}-N{self.N}-I{self.I}-H{self.H}-{self.dtype}"
-
-    @property
-    def flops(self) -> float:
-        """Of the matrix products."""
-        once = 2.0 * self.T * self.N * GATES[self.cell] * self.H * (self.I + self.H)
-        return once * (3 if self.work == "training" else 1)
-
-    def data(self) -> tuple[np.ndarray, np.ndarray]:
-        """x (T, N, I) and dy (T, N, H)."""
-        rng = np.random.default_rng(0)
-        x, dy = rng.standard_normal((self.T, self.N, self.I)), rng.standard_normal((self.T, self.N, self.H))
-        return (x / 2).astype(self.dtype), dy.astype(self.dtype)
+_FOLDER = Path(__file__).parent.parent / "fastrnn" / "bench"
 
 
-# T, N, H; from a keyword spotter to an acoustic model
-SHAPES = (
-    (100, 1, 32), (100, 1, 64), (100, 1, 256), (100, 1, 512), (100, 1, 1024), (100, 8, 128), (100, 32, 128),
-    (100, 64, 256), (100, 64, 512), (50, 128, 1024), (1000, 16, 64), (2000, 1, 32),
-)  # fmt: skip
+def _load(name: str):
+    if "fastrnn_bench" not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            "fastrnn_bench", _FOLDER / "__init__.py", submodule_search_locations=[str(_FOLDER)]
+        )
+        assert spec and spec.loader
+        sys.modules["fastrnn_bench"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return importlib.import_module(f"fastrnn_bench.{name}")
 
 
-def standard(cell: str, work: str, dtype: str = "float32") -> list[Workload]:
-    """The standard grid of a cell and pass, I = H."""
-    return [Workload(cell, T, N, H, H, dtype, work) for T, N, H in SHAPES]
+_workloads, implementations = _load("workloads"), _load("implementations")
+Workload, GROUPS, parse = _workloads.Workload, _workloads.GROUPS, _workloads.parse
+
+FAST = (
+    "lstm-inference-T100-N1-I32-H32-float32",
+    "lstm-inference-T100-N32-I128-H128-float32",
+    "lstm-training-T100-N8-I128-H128-float32",
+    "gru-inference-T1000-N16-I64-H64-float32",
+    "gru-training-T100-N1-I256-H256-float32",
+    "rnn-inference-T2000-N1-I32-H32-float32",
+    "rnn-training-T33-N3-I7-H65-float32",
+    "lstm-training-T100-N8-I128-H128-float64",
+    "lstm-step-T1-N1-I32-H32-float32",
+)
+
+
+def chosen() -> list[str]:
+    """The names of the workloads to run: a few, or with FASTRNN_BENCH=regular every one."""
+    profile = os.environ.get("FASTRNN_BENCH", "fast")
+    if profile not in ("fast", "regular"):
+        raise SystemExit(f"FASTRNN_BENCH: got {profile!r}, wanted fast or regular")
+    every = dict.fromkeys(str(w) for group in GROUPS.values() for w in group)
+    return list(FAST) if profile == "fast" else list(dict.fromkeys((*FAST, *every)))
