@@ -82,9 +82,9 @@ class Model(NamedTuple):
     error: float  # root mean square of the relative residuals
 
     def meets(self, other: "Model") -> float | None:
-        """The T from which `other` is quicker; None where it never is."""
+        """The T from which `other` is quicker and stays so; None where there is none."""
         if other.b >= self.b:
-            return None if other.a >= self.a else 0.0
+            return None
         return max(0.0, (other.a - self.a) / (self.b - other.b))
 
 

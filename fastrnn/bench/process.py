@@ -3,6 +3,7 @@
 python -m fastrnn.bench.process torch 2        implementation, threads; requests and answers are lines of JSON
 """
 
+import contextlib
 import json
 import os
 import statistics
@@ -42,8 +43,7 @@ class Process:
         try:
             answer = self._ask({"workload": w, "seconds": seconds})
         except (OSError, ValueError):
-            code = self._child.wait() if self._child else None
-            self._child, answer = None, {"error": f"the process ended, exit status {code}"}
+            answer = {"error": f"the process ended, exit status {self.close()}"}
         if "error" in answer:
             self.failed[w] = answer["error"]
             return None
@@ -63,11 +63,19 @@ class Process:
         self._child.stdin.flush()
         return json.loads(self._child.stdout.readline())
 
-    def close(self) -> None:
-        if self._child:
-            self._child.kill()
-            self._child.communicate()
-            self._child = None
+    def close(self) -> int | None:
+        """End the process; its exit status."""
+        child, self._child = self._child, None
+        if child is None:
+            return None
+        assert child.stdin and child.stdout
+        child.stdout.close()  # it stops at the end of its input, or at once when it answers
+        with contextlib.suppress(OSError):
+            child.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(timeout=1)
+        child.kill()
+        return child.wait()
 
 
 def alternate(processes: list[Process], w: Workload, rounds: int, seconds: float = SECONDS) -> dict[str, Timing | None]:
