@@ -109,8 +109,8 @@ def of_onnxruntime(w: Workload, threads: int) -> Call:
 
     if w.work == "training":
         raise Unsupported("onnxruntime has no backward")
-    if w.dtype == "float64" and w.cell != "rnn":
-        raise Unsupported("onnxruntime has no LSTM and no GRU in double precision")
+    if w.dtype == "float64":
+        raise Unsupported("onnxruntime's recurrent operators are not made for double precision")
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4
