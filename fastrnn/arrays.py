@@ -15,7 +15,7 @@ def as_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any = N
 
     shape : numbers are required, letters stand for any size. dtype : required; None takes float32 and float64.
     """
-    if type(value) is np.ndarray and value.dtype == dtype and value.shape == shape:
+    if type(value) is np.ndarray and value.dtype == dtype and (value.shape == shape or _fits(value.shape, shape)):
         flags = value.flags
         if flags.c_contiguous and flags.aligned:
             return value  # the common case, at once
@@ -34,6 +34,10 @@ def as_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any = N
     if not rows or not array.flags.aligned or any(step % item for step in array.strides):
         array = np.ascontiguousarray(array)
     return array if array.flags.aligned else array.copy()
+
+
+def _fits(got: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    return len(got) == len(wanted) and all(n == m or type(n) is str for n, m in zip(wanted, got, strict=True))
 
 
 def optional(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any) -> Array | None:

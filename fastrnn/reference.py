@@ -104,3 +104,22 @@ class Stream:
 
 def stream(cell, weights, N):
     return Stream(cell, weights, N)
+
+
+class Bound:
+    """T steps of N rows from a zero state: `run` reads `x`, writes `y`, `h` and `c`."""
+
+    def __init__(self, cell, weights, T, N):
+        (H, I), dtype = (weights.w_hh.shape[1], weights.w_ih.shape[1]), weights.w_hh.dtype
+        self._cell, self._weights = cell, weights
+        self.x, self.y = np.zeros((T, N, I), dtype), np.zeros((T, N, H), dtype)
+        self.h, self.c = np.zeros((N, H), dtype), np.zeros((N, H), dtype)
+
+    def run(self):
+        _, h, c, _ = forward(self._cell, self._weights, self.x, y=self.y)
+        self.h[...] = h
+        self.c[...] = h if c is None else c
+
+
+def bound(cell, weights, T, N):
+    return Bound(cell, weights, T, N)

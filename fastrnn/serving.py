@@ -8,6 +8,8 @@ from fastrnn.arrays import as_array, as_size, from_any
 from fastrnn.backend import backend
 from fastrnn.cells import REGISTRY
 
+_SMALL, _SHAPES = 2048, 16  # numbers in the x of a short call; shapes for which such calls are kept
+
 
 class Frozen:
     """A layer's weights, copied and packed once; called as the layer is."""
@@ -15,10 +17,36 @@ class Frozen:
     def __init__(self, layer: Any):
         """layer : a layer of this object's own"""
         self._layer, self._prepared = layer, layer._prepare()
+        self._plain = layer.num_layers == 1 and not layer.bidirectional and not layer.batch_first
+        self._dtype, self._memory = layer.dtype, REGISTRY[layer._cell].memory
+        self._bound: dict[tuple[int, ...], list[Any]] = {}  # shape of x -> calls laid out for it, not in use
 
     def __call__(self, x, state=None, *, lengths=None):
         """Inference: y, state at the end; arguments as of the layer's own call."""
+        if (
+            state is None and lengths is None and self._plain and type(x) is np.ndarray and x.ndim == 3
+            and 0 < x.size <= _SMALL and x.dtype == self._dtype and x.shape[2] == self._layer.input_size
+        ):  # fmt: skip
+            return self._small(x)
         return self._layer._infer(self._prepared, x, state, lengths)
+
+    def _small(self, x):
+        """A short call, which takes as long as its arrays take to make: on memory that is laid out once."""
+        kept = self._bound.get(x.shape)
+        if kept is None:
+            if len(self._bound) >= _SHAPES:
+                self._bound.clear()
+            kept = self._bound[x.shape] = []
+        try:
+            call = kept.pop()  # another thread's call has another one
+        except IndexError:
+            call = backend().bound(REGISTRY[self._layer._cell], self._prepared[0][0], *x.shape[:2])
+        call.x[...] = x
+        call.run()
+        y, h = call.y.copy(), call.h[None].copy()
+        state = (h, call.c[None].copy()) if self._memory else h
+        kept.append(call)
+        return y, state
 
     def stream(self, batch_size: int = 1) -> "Stream":
         """One time step at a time, from a zero state, sharing these weights."""

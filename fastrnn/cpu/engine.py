@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from fastrnn.cell import Cell
 from fastrnn.contract import Gradients, Weights
 from fastrnn.cpu import gemm
@@ -38,8 +36,12 @@ def prepare(cell: Cell, weights: Weights) -> Prepared:
         from_b_ih=0 if b_ih is None else b_ih.ctypes.data, from_b_hh=0 if b_hh is None else b_hh.ctypes.data, **addresses,
         G=G, H=H, I=I, W=panel_vectors(G), biases=(b_ih is not None) + 2 * (b_hh is not None),
     )  # fmt: skip
-    launch(task.address, task.words, get_num_threads() if w_ih.size + w_hh.size > _TEAM_WEIGHTS else 1)
+    launch(task.address, task.words, _packers(w_ih.size + w_hh.size))
     return Prepared(weights, dtype, panels, addresses)
+
+
+def _packers(size: int) -> int:
+    return get_num_threads() if size > _TEAM_WEIGHTS else 1
 
 
 @lru_cache(64)
@@ -53,17 +55,17 @@ def _panels(G: int, H: int, I: int, dtype: str) -> Layout:
 @dataclass(frozen=True, eq=False)
 class Tape:
     """What backward needs, all of it the tape's own. In its block, for every row of every step: hs (Hp) and cs (Hp), the
-    state before the step; saved (K, Hp), what the cell keeps; x (I)."""
+    state before the step; saved (K, Hp), what the cell keeps; x (I); and the weights: w_ih (G*H, I), panels (of w_hh)."""
 
-    weights: Weights
     rows: Rows
     block: Block
-    T: int
+    biases: tuple[bool, bool]
+    sizes: tuple[int, int, int]  # T, I, H
 
     @property
     def nbytes(self) -> int:
         """Bytes kept."""
-        return self.block.layout.size + sum(w.nbytes for w in self.weights if w is not None)
+        return self.block.layout.size
 
 
 def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None):
@@ -76,8 +78,7 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
         y = empty((T, N, H), dtype)
     if rows.ragged:
         y[...] = 0
-    tape = Tape(prepared.weights.map(np.copy), rows, Block(work.tape), T) if keep else None
-    states = tape.block if tape else work.block
+    states = Block(work.tape) if keep else work.block
     for state, before, end in ((h0, "hs", work.h_n), (c0, "cs", work.c_n))[: 1 + cell.memory]:
         start = states[before][:N]
         rows.sort(state, start)
@@ -92,10 +93,19 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
     )  # fmt: skip
     work.run()
     h_n, c_n = rows.unsort(work.h_n, H), rows.unsort(work.c_n, H) if cell.memory else None
+    tape = _keep(work, prepared.weights, rows, states, x) if keep else None
     plan.give(work)
-    if tape:
-        rows.gather(x, tape.block["x"])
     return y, h_n, c_n, tape
+
+
+def _keep(work, weights, rows, block, x):
+    """The tape of a call whose states and gates are in `block`: what the caller may change is copied."""
+    w_ih, w_hh, b_ih, b_hh = weights
+    rows.gather(x, block["x"])
+    block["w_ih"][...] = w_ih
+    work.pack.set(w=w_hh.ctypes.data, out=block.at("panels"))
+    launch(work.pack.address, work.pack.words, _packers(w_hh.size))
+    return Tape(rows, block, (b_ih is not None, b_hh is not None), (len(x), w_ih.shape[1], w_hh.shape[1]))
 
 
 def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block) -> None:
@@ -108,14 +118,14 @@ def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block) -> Non
 
 
 def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
-    rows, block, (w_ih, w_hh, b_ih, b_hh) = tape.rows, tape.block, tape.weights
-    N, H, I, dtype = len(rows), w_hh.shape[1], w_ih.shape[1], name_of(w_hh)
+    rows, block, (T, I, H) = tape.rows, tape.block, tape.sizes
+    N, dtype = len(rows), name_of(block["x"])
     shape = Shape(cell.name, dtype, N, I, H, rows.steps, rows.total, rows.ragged, rows.reverse)
-    plan = backward_plan(shape, (b_ih is not None, b_hh is not None), get_num_threads())
+    plan = backward_plan(shape, tape.biases, get_num_threads())
     work = plan.take()
     rows.sort(dh_n, work.dh)
     rows.sort(dc_n, work.dc)
-    _backward_loop(work, rows, block, w_hh, dy)
+    _backward_loop(work, rows, block, dy)
 
     d = Block(work.gradients)
     d_rows = empty((rows.total, I), dtype)
@@ -124,7 +134,7 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
             d[name][...] = 0
     work.dw_ih.run(block.at("x"), d.at("w_ih"), d.at("b_ih") if "b_ih" in d else 0)
     work.dw_hh.run(block.at("hs"), d.at("w_hh"), d.at("b_hh") if "b_hh" in d else 0)
-    work.d_rows.run(w_ih.ctypes.data, d_rows.ctypes.data)
+    work.d_rows.run(block.at("w_ih"), d_rows.ctypes.data)
     if cell.shares_gradient and "b_ih" in d and "b_hh" in d:
         d["b_hh"][...] = d["b_ih"]
     if not cell.memory:
@@ -132,24 +142,28 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     dh0, dc0 = rows.unsort(work.dh, H), rows.unsort(work.dc, H) if cell.memory else None
     plan.give(work)
     dw = (d.get(name) for name in Weights._fields)
-    return Gradients(rows.scatter(d_rows, tape.T), *dw, dh0, dc0)
+    return Gradients(rows.scatter(d_rows, T), *dw, dh0, dc0)
 
 
-def _backward_loop(work, rows, block, w_hh, dy):
+def _backward_loop(work, rows, block, dy):
     """Fill the work's dx and du, the gradients of the pre-activations (total, G*H), and its dh and dc."""
-    work.pack.set(w=w_hh.ctypes.data)
-    launch(work.pack.address, work.pack.words, 1)
-    missing, item = dy is None, w_hh.itemsize
+    missing, item = dy is None, work.dh.itemsize
     work.task.set(
         dy=work.block.at("zero") if missing else dy.ctypes.data,
         y_t=0 if missing else dy.strides[0] // item, y_n=0 if missing else dy.strides[1] // item,
-        saved=block.at("saved"), cs=block.at("cs" if "cs" in block else "hs"),
+        w_hh=block.at("panels"), saved=block.at("saved"), cs=block.at("cs" if "cs" in block else "hs"),
         order=rows.block.at("order"), length=rows.block.at("length"),
     )  # fmt: skip
     work.run()
 
 
 def stream(cell, prepared, N):
-    from fastrnn.cpu.stream import Stream
+    from fastrnn.cpu.bound import Stream
 
     return Stream(cell, prepared, N)
+
+
+def bound(cell, prepared, T, N):
+    from fastrnn.cpu.bound import Bound
+
+    return Bound(cell, prepared, T, N)

@@ -67,12 +67,12 @@ def build_pack_weights(dtype, L, digest):
 
 
 @register_jitable
-def pack_columns(w, at, step, rows, columns, W, L, out):
-    """`rows` rows of `columns` numbers at w[at:], `step` apart -> panels of W * L columns."""
+def pack_columns(w, at, step, rows, columns, W, L, out, first, end):
+    """Of `rows` rows of `columns` numbers at w[at:], `step` apart, those from first to end -> panels of W * L columns."""
     V = (columns + L - 1) // L
     for v0 in range(0, V, W):
         width = min(W, V - v0)
-        for k in range(rows):
+        for k in range(first, end):
             for v in range(width):
                 unit = (v0 + v) * L
                 part = load_part(w, at + k * step + unit, columns - unit)
@@ -86,8 +86,7 @@ def build_pack_columns(dtype, L, digest):
         _ = digest
         w, out = pointers(args, 0, 2, dtype)
         H, K, W = integers(args, 2, 3)
-        if member == 0:
-            pack_columns(w, 0, H, K, H, W, L, out)
+        pack_columns(w, 0, H, K, H, W, L, out, K * member // team, K * (member + 1) // team)
 
     return pack
 
@@ -130,9 +129,9 @@ def edge(width, n, a, rows, a_step, panel, sums, zero, c, at, c_m, columns, firs
             store_part(c, to, 0, (total,), left)
 
 
-def work_size(N, depth, R, dtype):
-    """Numbers of working memory that a thread of a product needs: panels of B, a block of A, a tile, sums."""
-    block = padded(_TILES * R, dtype)
+def work_size(N, depth, R, dtype, packed):
+    """Numbers of working memory that a thread of a product needs: panels of B, a tile; a block of A and sums if packed."""
+    block = padded(_TILES * R, dtype) if packed else 0
     return depth * (padded(N, dtype) + block) + R * 4 * lanes(dtype) + block
 
 
@@ -159,14 +158,14 @@ def build_gemm(dtype, L, R, digest):
         mode = flush_denormals()
         V = (n1 - n0 + L - 1) // L
         panels = shift(work, member * work_size)
-        block = shift(panels, V * L * most)
-        tile = shift(block, most * packed)
+        tile = shift(panels, V * L * most)
         part = shift(tile, R * 4 * L)
+        block = shift(part, packed)
         rows = shift(offsets, member * 8)
         tiles = max(1, (V + 3) // 4 * ((m1 - m0 + R - 1) // R))
         for k0 in range(0, K, most):
             depth = min(most, K - k0)
-            pack_columns(b, k0 * b_k + n0, b_k, depth, n1 - n0, 4, L, panels)
+            pack_columns(b, k0 * b_k + n0, b_k, depth, n1 - n0, 4, L, panels, 0, depth)
             # how many rows of the next B a tile asks for, and how many it has
             b_rows, b_asked = (depth + tiles - 1) // tiles, k0 + depth
             for m in range(m0, m1, group):

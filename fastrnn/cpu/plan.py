@@ -19,9 +19,9 @@ from fastrnn.cpu.threads import get_num_threads, launch
 
 _AHEAD_ROWS = 48  # rows of the input's product that are computed together
 _CALL_FLOPS = 2e9  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
-_TEAM_FLOPS = 4e5  # below, a launch costs more than it saves
+_TEAM_FLOPS = 2e6  # below, a launch costs more than it saves, or all of it when the threads have gone to sleep
 _TEAM_STEP_FLOPS = 1.2e5  # below, a barrier a step costs more than it saves
-_DEPTHS = ((256, 32), (1024, 64), (16384, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
+_DEPTHS = ((1024, 64), (16384, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
 
 
 @cache
@@ -65,7 +65,7 @@ W = TypeVar("W", "Forward", "Backward")
 class Plan(Generic[W]):
     """Lends works of one kind: kept ones where there are, new ones where not."""
 
-    KEPT_BYTES, KEPT = 1 << 18, 2  # of a work that is kept; works kept at a time
+    KEPT_BYTES, KEPT = 1 << 19, 2  # of a work that is kept; works kept at a time
 
     def __init__(self, make: Callable[[], W]):
         self._make: Callable[[], W] = make
@@ -139,8 +139,13 @@ class Forward(_Loop):
         capacity = max(_AHEAD_ROWS, N)
         rows, state = max(total, N) if keep else 2 * N, ((N, Hp), dtype)
         memory: Pieces = dict.fromkeys(("hs", "cs")[: 1 + cell.memory], ((rows, Hp), dtype))
-        # in training the states are part of the tape
-        self.tape = Layout(memory | {"saved": ((total, cell.n_tape, Hp), dtype), "x": ((total, I), dtype)}) if keep else None
+        # in training the states are part of the tape, and so are copies of the weights as backward reads them
+        tape: Pieces = {
+            "saved": ((total, cell.n_tape, Hp), dtype), "x": ((total, I), dtype), "w_ih": ((G * H, I), dtype),
+            "panels": ((G * H * Hp,), dtype),
+        }  # fmt: skip
+        self.tape = Layout(memory | tape) if keep else None
+        self.pack = Task(kernel("pack_columns", "", dtype), gemm.PACK_COLUMNS, H=H, K=G * H, W=panel_vectors(1))
         ends: Pieces = dict.fromkeys(("h_n", "c_n")[: 1 + cell.memory], state)
         self.block = block = Block(Layout({
             "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * (capacity + 8),), "intp"),
@@ -176,15 +181,14 @@ class Backward(_Loop):
         self.block = block = Block(Layout({
             "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * 8,), "intp"),
             "rows": ((max(p.team for p in products) * 8,), "intp"), "zero": ((max(H, 4 * L),), dtype),
-            "dh": state, "dc": state, "panels": ((GH * Hp,), dtype),
+            "dh": state, "dc": state,
             "work": ((max(p.team * p.work_size for p in products),), dtype), "dx": gates,
         } | ({} if shared else {"du": gates})))  # fmt: skip
         block["zero"][...] = 0
         self.control, self.dh, self.dc = block["control"], block["dh"], block["dc"]
         dx, du = block.at("dx"), block.at("dx" if shared else "du")
-        self.pack = Task(kernel("pack_columns", "", dtype), gemm.PACK_COLUMNS, out=block.at("panels"), H=H, K=GH, W=panel)
         self.task = Task(
-            kernel("backward", cell.name, dtype), loops.BACKWARD, dx=dx, du=du, w_hh=block.at("panels"), N=N, H=H, W=panel,
+            kernel("backward", cell.name, dtype), loops.BACKWARD, dx=dx, du=du, N=N, H=H, W=panel,
             **{piece: block.at(piece) for piece in ("dh", "dc", "zero", "offsets", "control")},
             reverse=reverse, by_units=self.team.by_units, strided=ragged, shared=shared,
         )  # fmt: skip
@@ -208,7 +212,8 @@ class Product:
     def __init__(self, dtype: str, shape: tuple[int, int, int], steps: tuple[int, int, int], depth: int, chunk: int = 0):
         (M, N, K), (a_m, a_k, b_k) = shape, steps
         self.team = get_num_threads() if 2.0 * M * N * K > _TEAM_FLOPS else 1
-        self.work_size = gemm.work_size(N, depth, tile_rows(4), dtype)
+        depth = max(1, min(depth, K))
+        self.work_size = gemm.work_size(N, depth, tile_rows(4), dtype, a_m == 1)
         self.rows = max(8, int(_CALL_FLOPS / max(1.0, 2.0 * N * K)))  # of C a call
         self.M, item = M if K else 0, ITEMSIZE[dtype]
         self._steps = a_m * item, N * item, item  # bytes from a row of A, of C, of the sums to the next

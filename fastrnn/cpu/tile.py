@@ -118,26 +118,42 @@ def transpose(typing, source, at, step, rows, columns, target, to, target_step):
     dtype = element(source)
 
     def codegen(context, builder, signature, args):
-        source_, at_, step_, rows_, columns_, target_, to_, target_step_ = args
-        kind, n = llvm_vector(dtype), lanes(dtype)
-        zero = ir.Constant(kind, [0.0] * n)
-        columns_mask = tail_mask(builder, columns_, n)
-        nothing = ir.Constant(columns_mask.type, [0] * n)
-        load = masked(builder, dtype, "load")
-        values = []
-        for i in range(n):
-            mask = builder.select(builder.icmp_signed("<", I64(i), rows_), columns_mask, nothing)
-            address = builder.gep(source_, [builder.add(at_, builder.mul(step_, I64(i)))])
-            pointer = builder.bitcast(address, kind.as_pointer())
-            values.append(builder.call(load, [pointer, I32(ITEMSIZE[dtype]), mask, zero]))
-        values = _transposed(builder, values, n)
-        for j, value in enumerate(values):
-            with builder.if_then(builder.icmp_signed("<", I64(j), columns_)):
-                store_vector(builder, value, target_, builder.add(to_, builder.mul(target_step_, I64(j))), dtype)
+        rows_, columns_, n = args[3], args[4], I64(lanes(dtype))
+        whole = builder.and_(builder.icmp_signed(">=", rows_, n), builder.icmp_signed(">=", columns_, n))
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                _transpose_whole(builder, dtype, *args[:3], *args[5:])
+            with otherwise:
+                _transpose_part(builder, dtype, *args)
         return context.get_dummy_value()
 
     intp = types.intp
     return types.void(source, intp, intp, intp, intp, target, intp, intp), codegen
+
+
+def _transpose_whole(builder, dtype, source, at, step, target, to, target_step):
+    n = lanes(dtype)
+    row = lambda start, stride, i: builder.add(start, builder.mul(stride, I64(i)))  # noqa: E731
+    values = _transposed(builder, [load_vector(builder, source, row(at, step, i), dtype) for i in range(n)], n)
+    for j, value in enumerate(values):
+        store_vector(builder, value, target, row(to, target_step, j), dtype)
+
+
+def _transpose_part(builder, dtype, source, at, step, rows, columns, target, to, target_step):
+    kind, n = llvm_vector(dtype), lanes(dtype)
+    zero = ir.Constant(kind, [0.0] * n)
+    columns_mask = tail_mask(builder, columns, n)
+    nothing = ir.Constant(columns_mask.type, [0] * n)
+    load = masked(builder, dtype, "load")
+    values = []
+    for i in range(n):
+        mask = builder.select(builder.icmp_signed("<", I64(i), rows), columns_mask, nothing)
+        address = builder.gep(source, [builder.add(at, builder.mul(step, I64(i)))])
+        pointer = builder.bitcast(address, kind.as_pointer())
+        values.append(builder.call(load, [pointer, I32(ITEMSIZE[dtype]), mask, zero]))
+    for j, value in enumerate(_transposed(builder, values, n)):
+        with builder.if_then(builder.icmp_signed("<", I64(j), columns)):
+            store_vector(builder, value, target, builder.add(to, builder.mul(target_step, I64(j))), dtype)
 
 
 def _transposed(builder, values, n):
