@@ -3,6 +3,7 @@
 import copy
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -302,6 +303,44 @@ def test_gradient_is_of_the_mask_that_was_drawn(name, batch_first):
         value[...] = start
         exact = float((gradient * way).sum())
         assert abs((above - below) / (2 * step) - exact) < 1e-6 * max(1, abs(exact))
+
+
+# --- short frozen calls
+
+
+@names
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (7, 3), (5, 1)], ids=str)
+def test_short_frozen_calls(name, shape):
+    layer = build(name)
+    frozen, rng = layer.freeze(), np.random.default_rng(3)
+    kept = []
+    for _ in range(3):
+        # another sequence each time: nothing of the one before may be left, in the state or in what was returned
+        x = rng.standard_normal((*shape, I)).astype(np.float32)
+        kept.append((frozen(x), layer(x)))
+    for got, want in kept:
+        assert same(got, want)
+    x = np.full((*shape, I), np.nan, np.float32)
+    frozen(x)
+    x = np.ones((*shape, I), np.float32)
+    assert same(frozen(x), layer(x))
+    assert same(frozen(x[::-1]), layer(x[::-1])) and same(frozen(x.astype(">f4")), layer(x))
+    with pytest.raises(ValueError, match="x: got shape"):
+        frozen(x[..., :-1])
+
+
+@names
+def test_short_frozen_calls_from_several_threads(name):
+    layer = build(name)
+    frozen = layer.freeze()
+    xs = [np.full((3, 2, I), k, np.float32) for k in range(8)]
+    wanted = [layer(x) for x in xs]
+
+    def work(k):
+        return all(same(frozen(xs[k]), wanted[k]) for _ in range(200))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
 
 
 # --- streams

@@ -68,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
 def _measure(grid, threads, against, rounds, seconds, found):
     with show.progress(len(grid) * len(threads)) as advance:
         for k in threads:
+            # before there are others
+            found["limits"] += [limits.measure(dtype, k).as_dict() for dtype in dict.fromkeys(w.dtype for w in grid)]
             processes = [Process(name, k) for name in ("fastrnn", *against)]
             try:
                 for w in grid:
@@ -76,7 +78,6 @@ def _measure(grid, threads, against, rounds, seconds, found):
             finally:
                 for process in processes:
                     process.close()
-            found["limits"] += [limits.measure(dtype, k).as_dict() for dtype in dict.fromkeys(w.dtype for w in grid)]
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
