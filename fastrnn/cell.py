@@ -40,9 +40,14 @@ class Cell:
         return self._trial[1]
 
     @cached_property
-    def _trial(self) -> tuple[tuple[Any, ...], bool]:
+    def tapes_output(self) -> bool:
+        """Whether all that a step keeps is its h, which the next step has anyway; found by running one."""
+        return self._trial[2]
+
+    @cached_property
+    def _trial(self) -> tuple[tuple[Any, ...], bool, bool]:
         zero = np.zeros(1)
         gates = (zero,) * self.n_gates
-        _, c, tape = self.forward(gates, gates, zero)
+        h, c, tape = self.forward(gates, gates, zero)
         dx, du, _ = self.backward(zero, zero, c, tape)
-        return tape, dx is du
+        return tape, dx is du, len(tape) == 1 and tape[0] is h

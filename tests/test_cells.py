@@ -50,3 +50,9 @@ def test_relu_has_no_slope_at_zero():
     zero = np.zeros(1)
     _, _, tape = cell.forward((zero,), (zero,), zero)
     assert cell.backward(np.ones(1), zero, zero, tape)[0][0] == 0
+
+
+@CELLS
+def test_what_a_cell_says_of_itself(cell):
+    assert cell.tapes_output == cell.name.startswith("rnn") and cell.shares_gradient == (cell.name != "gru")
+    assert cell.n_tape == {"lstm": 5, "gru": 4}.get(cell.name, 1)

@@ -45,7 +45,8 @@ class Bound(_Call):
         I, H = prepared.weights.w_ih.shape[1], prepared.weights.w_hh.shape[1]
         super().__init__(cell, prepared, Rows.of(T, N, None, False), T, N * I, N * H)
         self._before = self._hs[0], self._cs[0]
-        self.h, self.c = self._work.h_n[:, :H], self._work.c_n[:, :H]
+        h_n, c_n = self._work.block["h_n"], self._work.block.get("c_n")
+        self.h, self.c = h_n[:, :H], (h_n if c_n is None else c_n)[:, :H]
         self._words = self._work.task.words
 
     def run(self) -> None:

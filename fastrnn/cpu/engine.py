@@ -79,7 +79,8 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
     if rows.ragged:
         y[...] = 0
     states = Block(work.tape) if keep else work.block
-    for state, before, end in ((h0, "hs", work.h_n), (c0, "cs", work.c_n))[: 1 + cell.memory]:
+    ends = [states[name] for name in ("h_n", "c_n")[: 1 + cell.memory]]
+    for state, before, end in zip((h0, c0), ("hs", "cs"), ends, strict=False):
         start = states[before][:N]
         rows.sort(state, start)
         if rows.shortest == 0:
@@ -92,7 +93,7 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
         x=x.ctypes.data, y=y.ctypes.data, x_t=x_t // item, x_n=x_n // item, y_t=y_t // item, y_n=y_n // item
     )  # fmt: skip
     work.run()
-    h_n, c_n = rows.unsort(work.h_n, H), rows.unsort(work.c_n, H) if cell.memory else None
+    h_n, c_n = rows.unsort(ends[0], H), rows.unsort(ends[1], H) if cell.memory else None
     tape = _keep(work, prepared.weights, rows, states, x) if keep else None
     plan.give(work)
     return y, h_n, c_n, tape
@@ -110,10 +111,12 @@ def _keep(work, weights, rows, block, x):
 
 def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block) -> None:
     """Tell a forward work where the weights, the rows' tables and the states are."""
-    hs = states.at("hs")
+    hs, h_n = states.at("hs"), states.at("h_n")
+    memory = "cs" in states  # a cell without one has h for c
     work.task.set(
-        **prepared.addresses, order=rows.block.at("order"), length=rows.block.at("length"), hs=hs,
-        cs=states.at("cs") if "cs" in states else hs, saved=states.at("saved") if "saved" in states else 0,
+        **prepared.addresses, order=rows.block.at("order"), length=rows.block.at("length"),
+        hs=hs, h_n=h_n, cs=states.at("cs") if memory else hs, c_n=states.at("c_n") if memory else h_n,
+        saved=states.at("saved") if "saved" in states else 0,
     )  # fmt: skip
 
 
@@ -151,7 +154,8 @@ def _backward_loop(work, rows, block, dy):
     work.task.set(
         dy=work.block.at("zero") if missing else dy.ctypes.data,
         y_t=0 if missing else dy.strides[0] // item, y_n=0 if missing else dy.strides[1] // item,
-        w_hh=block.at("panels"), saved=block.at("saved"), cs=block.at("cs" if "cs" in block else "hs"),
+        w_hh=block.at("panels"), saved=block.at("saved"), hs=block.at("hs"), h_n=block.at("h_n"),
+        cs=block.at("cs" if "cs" in block else "hs"),
         order=rows.block.at("order"), length=rows.block.at("length"),
     )  # fmt: skip
     work.run()

@@ -10,6 +10,7 @@ are one pass over a block of rows and units.
 from numba.extending import register_jitable
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what cells call
+from fastrnn.cells import REGISTRY
 from fastrnn.cpu.kernel import integers, pointers
 from fastrnn.cpu.simd import add, cell_backward, cell_forward, load, load_all, load_part, shift, store, store_all, store_part
 from fastrnn.cpu.sync import barrier, flush_denormals, join_team, restore_denormals
@@ -19,10 +20,11 @@ from fastrnn.cpu.tile import product
 TABLES = ("order", "length", "offsets", "control")
 FORWARD = (
     *("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "h_n", "c_n", "saved", "work"), *TABLES,
-    *("s0", "s1", "N", "I", "H", "W", "x_t", "x_n", "y_t", "y_n", "reverse", "keep", "by_units", "strided", "capacity"),
+    *("s0", "s1", "N", "I", "H", "W", "x_t", "x_n", "y_t", "y_n", "reverse", "keep", "save"),
+    *("by_units", "strided", "capacity"),
 )  # fmt: skip
 BACKWARD = (
-    *("dy", "saved", "cs", "dx", "du", "dh", "dc", "w_hh", "zero"), *TABLES,
+    *("dy", "saved", "hs", "cs", "h_n", "dx", "du", "dh", "dc", "w_hh", "zero"), *TABLES,
     *("s0", "s1", "N", "H", "W", "y_t", "y_n", "reverse", "by_units", "strided", "shared"),
 )  # fmt: skip
 
@@ -64,7 +66,7 @@ def build_forward(name, dtype, G, K, L, R, digest):
         _ = digest
         x, w_ih, w_hh, b_ih, b_hh, hs, cs, y, h_n, c_n, saved, work = pointers(args, 0, 12, dtype)
         order, length, offsets, control = pointers(args, 12, 4, "intp")
-        s0, s1, N, I, H, W, x_t, x_n, y_t, y_n, reverse, keep, by_units, strided, capacity = integers(args, 16, 15)
+        s0, s1, N, I, H, W, x_t, x_n, y_t, y_n, reverse, keep, save, by_units, strided, capacity = integers(args, 16, 16)
         V = (H + L - 1) // L
         Hp = V * L
         first_panel, end_panel = 0, (V + W - 1) // W
@@ -142,7 +144,7 @@ def build_forward(name, dtype, G, K, L, R, digest):
                             store(c_to, row + unit, c)
                             store(h_to, row + unit, h)
                             store_part(y, y_row + unit, 0, (h,), H - unit)
-                            if keep:
+                            if save:
                                 store_all(saved, (base + m) * K * Hp + unit, Hp, tape)
                     i += n
             f += count
@@ -155,13 +157,17 @@ def build_forward(name, dtype, G, K, L, R, digest):
 
 
 def build_backward(name, dtype, G, K, L, R, digest):
-    """The backward kernel of a cell: gradients of the pre-activations, step by step from the end."""
+    """The backward kernel of a cell: gradients of the pre-activations, step by step from the end.
+
+    Of a cell that keeps its h only, the tape is where the next step's state is.
+    """
+    from_output = REGISTRY[name].tapes_output
 
     def backward(member, team, args):
         _ = digest
-        dy, saved, cs, dx, du, dh, dc, w_hh, zero = pointers(args, 0, 9, dtype)
-        order, length, offsets, control = pointers(args, 9, 4, "intp")
-        s0, s1, N, H, W, y_t, y_n, reverse, by_units, strided, shared = integers(args, 13, 11)
+        dy, saved, hs, cs, h_n, dx, du, dh, dc, w_hh, zero = pointers(args, 0, 11, dtype)
+        order, length, offsets, control = pointers(args, 11, 4, "intp")
+        s0, s1, N, H, W, y_t, y_n, reverse, by_units, strided, shared = integers(args, 15, 11)
         V = (H + L - 1) // L
         Hp = V * L
         first_panel, end_panel = 0, (V + W - 1) // W
@@ -186,11 +192,14 @@ def build_backward(name, dtype, G, K, L, R, digest):
             for i in range(count):
                 m = first + i * step
                 y_row = place(s, m, order, length, y_t, y_n, reverse)
+                kept, row = saved, (base + m) * K * Hp
+                if from_output:
+                    kept, row = (h_n, m * Hp) if length[m] == s + 1 else (hs, (base + active + m) * Hp)
                 for v in range(first_panel * W, min(V, end_panel * W)):
                     unit = v * L
                     here = (base + m) * Hp + unit
                     dh_t = add(load_part(dy, y_row + unit, H - unit), load(dh, m * Hp + unit))
-                    tape = load_all(K, saved, (base + m) * K * Hp + unit, Hp)
+                    tape = load_all(K, kept, row + unit, Hp)
                     da, dg, dc_prev = cell_backward(name, dh_t, load(dc, m * Hp + unit), load(cs, here), tape)
                     store(dc, m * Hp + unit, dc_prev)
                     store_part(dx, (base + m) * G * H + unit, H, da, H - unit)

@@ -137,26 +137,27 @@ class Forward(_Loop):
         self.team, self.steps = team_for(N, G, H, I + H, steps, dtype), range(steps)
         self.steps_a_call = max(1, int(_CALL_FLOPS / max(1.0, 2.0 * N * G * H * (I + H))))
         capacity = max(_AHEAD_ROWS, N)
-        rows, state = max(total, N) if keep else 2 * N, ((N, Hp), dtype)
-        memory: Pieces = dict.fromkeys(("hs", "cs")[: 1 + cell.memory], ((rows, Hp), dtype))
-        # in training the states are part of the tape, and so are copies of the weights as backward reads them
+        rows = ((max(total, N) if keep else 2 * N, Hp), dtype)
+        # the states before every step, and at the end
+        states: Pieces = dict.fromkeys(("hs", "cs")[: 1 + cell.memory], rows)
+        states |= dict.fromkeys(("h_n", "c_n")[: 1 + cell.memory], ((N, Hp), dtype))
+        # in training they are part of the tape, and so are copies of the weights as backward reads them
+        saved = 0 if cell.tapes_output else cell.n_tape
         tape: Pieces = {
-            "saved": ((total, cell.n_tape, Hp), dtype), "x": ((total, I), dtype), "w_ih": ((G * H, I), dtype),
+            "saved": ((total, saved, Hp), dtype), "x": ((total, I), dtype), "w_ih": ((G * H, I), dtype),
             "panels": ((G * H * Hp,), dtype),
         }  # fmt: skip
-        self.tape = Layout(memory | tape) if keep else None
+        self.tape = Layout(states | tape) if keep else None
         self.pack = Task(kernel("pack_columns", "", dtype), gemm.PACK_COLUMNS, H=H, K=G * H, W=panel_vectors(1))
-        ends: Pieces = dict.fromkeys(("h_n", "c_n")[: 1 + cell.memory], state)
         self.block = block = Block(Layout({
             "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * (capacity + 8),), "intp"),
             "work": ((self.team.size * (capacity * G * Hp + 32 * L),), dtype),
-        } | ends | ({} if keep else memory)))  # fmt: skip
-        self.control, self.h_n = block["control"], block["h_n"]
-        self.c_n = block["c_n"] if cell.memory else self.h_n
+        } | ({} if keep else states)))  # fmt: skip
+        self.control = block["control"]
         self.task = Task(
             kernel("forward", cell.name, dtype), loops.FORWARD, control=block.at("control"), offsets=block.at("offsets"),
-            work=block.at("work"), h_n=block.at("h_n"), c_n=block.at("c_n" if cell.memory else "h_n"),
-            N=N, I=I, H=H, W=panel_vectors(G), reverse=reverse, keep=keep, by_units=self.team.by_units, strided=ragged,
+            work=block.at("work"), N=N, I=I, H=H, W=panel_vectors(G), reverse=reverse, keep=keep,
+            save=keep and saved > 0, by_units=self.team.by_units, strided=ragged,
             capacity=capacity,
         )  # fmt: skip
 
