@@ -1,6 +1,7 @@
 """What a backend is given and what it gives back. Every backend is a module with these functions:
 
     prepare (cell, weights)                                      -> its own form of the weights, to be used many times
+    refresh (prepared)                                           -> None: takes the weights' arrays as they are now
     forward (cell, prepared, x, h0, c0, lengths, reverse, keep)  -> y, h_n, c_n, tape (None unless keep)
     backward(cell, tape, dy, dh_n, dc_n)                         -> Gradients
     stream  (cell, prepared, N)                                  -> x, y, h, c: arrays; step(): x -> y, h, c

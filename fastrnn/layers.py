@@ -12,7 +12,7 @@ from fastrnn.backend import backend
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array, Weights
 from fastrnn.functional import check_weights
-from fastrnn.serving import Frozen, Stream
+from fastrnn.serving import Frozen, HeldWeights, Stream
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -65,6 +65,7 @@ class Layer:
             name: self._rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in self._shapes().items()
         }
         self._identity = repr(self)  # what a tape is compared by
+        self._held = HeldWeights(self)
 
     # --- parameters
 
@@ -138,6 +139,14 @@ class Layer:
         each = range(self._directions)
         return [[work.prepare(cell, self._weights(layer, d)) for d in each] for layer in range(self.num_layers)]
 
+    def __getstate__(self):
+        # memory in use is no part of a copy
+        return {name: value for name, value in vars(self).items() if name != "_held"}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._held = HeldWeights(self)
+
     def __call__(self, x, state=None, *, lengths=None):
         """Inference: y, state at the end; nothing is kept and dropout is off.
 
@@ -145,7 +154,10 @@ class Layer:
         state : (L*D, N, H), a pair (h0, c0) of them for an LSTM, (L*D, H) unbatched; zero by default
         lengths : (N,) steps of each row
         """
-        return self._infer(self._prepare(), x, state, lengths)
+        if self._held.fit(x, state, lengths):
+            return self._held.short(x)
+        with self._held.prepared() as prepared:
+            return self._infer(prepared, x, state, lengths)
 
     def _infer(self, prepared, x, state, lengths):
         x, states, lengths, unbatched = self._arguments(x, state, lengths)
@@ -166,7 +178,8 @@ class Layer:
         """Training: (y, state at the end), tape. Arguments as of a call; `rng` (a seed or Generator) draws the dropout."""
         x, states, lengths, unbatched = self._arguments(x, state, lengths)
         rng = self._rng if rng is None else np.random.default_rng(rng)
-        y, ends, stages, masks = self._stack(self._prepare(), x, states, lengths, rng)
+        with self._held.prepared() as prepared:
+            y, ends, stages, masks = self._stack(prepared, x, states, lengths, rng)
         tape = LayerTape(self._identity, stages, masks, (x.shape[0], x.shape[1], self.hidden_size), unbatched)
         return self._result(y, ends, unbatched), tape
 

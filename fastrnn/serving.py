@@ -1,6 +1,9 @@
-"""Layers in service: weights packed once (Frozen), and one time step at a time (Stream)."""
+"""Layers in service: weights held from call to call, packed once (Frozen), and one time step at a time (Stream)."""
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -8,7 +11,110 @@ from fastrnn.arrays import as_array, as_size, from_any
 from fastrnn.backend import backend
 from fastrnn.cells import REGISTRY
 
-_SMALL, _SHAPES = 2048, 16  # numbers in the x of a short call; shapes for which such calls are kept
+_SMALL, _WORK = 1 << 16, 1 << 28  # of a short call: numbers in x, rows times weights
+_SHAPES = 16  # for which calls are kept
+
+
+class ShortCalls:
+    """Which calls of a layer are short, and how they are carried out: on memory that is laid out once for a shape."""
+
+    def __init__(self, layer: Any):
+        self._cell = REGISTRY[layer._cell]
+        self._plain = layer.num_layers == 1 and not layer.bidirectional and not layer.batch_first
+        self._dtype, self._inputs = layer.dtype, layer.input_size
+        self.weights = sum(map(prod, layer._shapes().values()))  # numbers
+
+    def fit(self, x: Any, state: Any, lengths: Any) -> bool:
+        """Whether these arguments make a short call: a single plain layer, few numbers, from a zero state."""
+        return (
+            self._plain and state is None and lengths is None and type(x) is np.ndarray and 0 < x.size <= _SMALL
+            and x.ndim == 3 and x.dtype == self._dtype and x.shape[2] == self._inputs
+            and x.shape[0] * x.shape[1] * self.weights <= _WORK
+        )  # fmt: skip
+
+    def run(self, kept: dict[tuple[int, ...], list[Any]], form: Any, x: Any) -> Any:
+        """y, state at the end. kept : shape of x -> calls on this form of the weights that are not in use."""
+        calls = kept.get(x.shape)
+        if calls is None:
+            if len(kept) >= _SHAPES:
+                kept.clear()
+            calls = kept[x.shape] = []
+        try:
+            call = calls.pop()  # another thread's call has another one
+        except IndexError:
+            call = backend().bound(self._cell, form[0][0], *x.shape[:2])
+        call.x[...] = x
+        call.run()
+        y, h = call.y.copy(), call.h[None].copy()
+        state = (h, call.c[None].copy()) if self._cell.memory else h
+        calls.append(call)
+        return y, state
+
+
+class _Held(NamedTuple):
+    form: Any  # the backend's, [layer][direction]
+    arrays: list[Any]  # that it came from
+    kept: dict[tuple[int, ...], list[Any]]  # short calls on it
+
+
+class HeldWeights:
+    """A layer's weights in the backend's form, held from call to call and brought up to date by each; one call at a time."""
+
+    _MOST, _SIZE = 2, 1 << 22  # how many forms are held, of how many numbers at most
+
+    def __init__(self, layer: Any):
+        self._layer, self._short = layer, ShortCalls(layer)
+        self._spare: list[_Held] = []
+
+    def fit(self, x: Any, state: Any, lengths: Any) -> bool:
+        return self._short.weights <= self._SIZE and self._short.fit(x, state, lengths)
+
+    def short(self, x: Any) -> Any:
+        """A call that fits."""
+        held = self._take()
+        result = self._short.run(held.kept, held.form, x)
+        self._give(held)
+        return result
+
+    @contextmanager
+    def prepared(self) -> Iterator[Any]:
+        """The weights as they are now, for one call of any kind."""
+        held = self._take()
+        yield held.form
+        self._give(held)
+
+    def _take(self) -> _Held:
+        try:
+            held = self._spare.pop()  # another thread's call has another one
+        except IndexError:
+            held = None
+        if held is None or not self._refresh(held):
+            held = _Held(self._layer._prepare(), self._sources(), {})
+        return held
+
+    def _give(self, held: _Held) -> None:
+        if held.arrays and len(self._spare) < self._MOST:
+            self._spare.append(held)
+
+    def _refresh(self, held: _Held) -> bool:
+        """Bring a form up to date; False where the parameters are no longer the arrays that it came from."""
+        now = self._layer.params
+        if len(held.arrays) != len(now) or any(a is not b for a, b in zip(held.arrays, now.values(), strict=True)):
+            return False
+        for stage in held.form:
+            for one in stage:
+                backend().refresh(one)
+        return True
+
+    def _sources(self) -> list[Any]:
+        """The arrays that a form can be brought up to date from; none where they are many or have to be converted."""
+        layer = self._layer
+        if self._short.weights > self._SIZE:
+            return []
+        each = [layer._weights(k, d) for k in range(layer.num_layers) for d in range(layer._directions)]
+        used = {id(w) for weights in each for w in weights}
+        arrays = list(layer.params.values())
+        return arrays if all(id(a) in used for a in arrays) else []
 
 
 class Frozen:
@@ -17,36 +123,14 @@ class Frozen:
     def __init__(self, layer: Any):
         """layer : a layer of this object's own"""
         self._layer, self._prepared = layer, layer._prepare()
-        self._plain = layer.num_layers == 1 and not layer.bidirectional and not layer.batch_first
-        self._dtype, self._memory = layer.dtype, REGISTRY[layer._cell].memory
-        self._bound: dict[tuple[int, ...], list[Any]] = {}  # shape of x -> calls laid out for it, not in use
+        self._short = ShortCalls(layer)
+        self._kept: dict[tuple[int, ...], list[Any]] = {}
 
     def __call__(self, x, state=None, *, lengths=None):
         """Inference: y, state at the end; arguments as of the layer's own call."""
-        if (
-            state is None and lengths is None and self._plain and type(x) is np.ndarray and x.ndim == 3
-            and 0 < x.size <= _SMALL and x.dtype == self._dtype and x.shape[2] == self._layer.input_size
-        ):  # fmt: skip
-            return self._small(x)
+        if self._short.fit(x, state, lengths):
+            return self._short.run(self._kept, self._prepared, x)
         return self._layer._infer(self._prepared, x, state, lengths)
-
-    def _small(self, x):
-        """A short call, which takes as long as its arrays take to make: on memory that is laid out once."""
-        kept = self._bound.get(x.shape)
-        if kept is None:
-            if len(self._bound) >= _SHAPES:
-                self._bound.clear()
-            kept = self._bound[x.shape] = []
-        try:
-            call = kept.pop()  # another thread's call has another one
-        except IndexError:
-            call = backend().bound(REGISTRY[self._layer._cell], self._prepared[0][0], *x.shape[:2])
-        call.x[...] = x
-        call.run()
-        y, h = call.y.copy(), call.h[None].copy()
-        state = (h, call.c[None].copy()) if self._memory else h
-        kept.append(call)
-        return y, state
 
     def stream(self, batch_size: int = 1) -> "Stream":
         """One time step at a time, from a zero state, sharing these weights."""

@@ -71,7 +71,10 @@ def test_limits_are_of_one_machine():
     found = limits.measure("float32", 1)
     assert found.flops > 1e8
     assert found.bandwidth["L1"] > found.bandwidth["memory"] > 1e8
-    assert found.level(1 << 10) == "L1" and found.level(1 << 40) == "memory"
+    # what fits the first cache is read from there, of what does not only the rest from further away
+    size, L1, L2 = found.sizes["L1"], found.bandwidth["L1"], found.bandwidth["L2"]
+    assert found.reading(size / 2) == pytest.approx(size / 2 / L1)
+    assert found.reading(1.5 * size) == pytest.approx(size / L1 + size / 2 / L2)
     small, large = Workload("lstm", 100, 1, 8, 8), Workload("lstm", 100, 64, 512, 512)
     # with many rows the products bound, and every further step costs the same
     assert found.floor(large) == pytest.approx(large.flops / found.flops)

@@ -116,6 +116,20 @@ def test_weight_gradients_of_a_long_sequence_at_one_and_two_threads(cell, dtype)
 
 @cells
 @dtypes
+def test_row_of_many_with_many_inputs_and_alone(cell, dtype, threads):
+    # in a large batch the input's product is part of the step, alone it runs ahead; its sums are longer than a run
+    args, cotangents = problem(cell, dtype, (3, 110, 300, 33))
+    out, tape = keep(cell, args)
+    g = pull(cell, tape, cotangents)
+    for n in (0, 54, 55, 109):
+        alone, pulled = row(args, cotangents, n, 3)
+        out_n, tape_n = keep(cell, alone)
+        assert same(out_n, [out[0][:, n : n + 1], *(s[n : n + 1] for s in out[1:])])
+        assert same([pull(cell, tape_n, pulled)["x"]], [g["x"][:, n : n + 1]])
+
+
+@cells
+@dtypes
 @ways
 @pytest.mark.parametrize("H", [1, 33, 65, 260])
 def test_row_in_a_batch_and_alone(cell, dtype, reverse, H, threads):

@@ -39,6 +39,52 @@ def same(got, wanted):
 # --- parameters
 
 
+def of_copy(layer, x):
+    """What a layer that has never been called gives: nothing of an earlier call can be left in it."""
+    return copy.deepcopy(layer)(x)
+
+
+@names
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=["plain", "stack"])
+def test_a_call_takes_the_weights_as_they_are_now(name, options):
+    layer, x = build(name, **options), sequence()
+    first = layer(x)
+    assert same(first, layer(x)) and same(first, of_copy(layer, x))
+    key = "weight_hh_l0"
+    layer.params[key] *= 0.5  # in place
+    second = layer(x)
+    assert same(second, of_copy(layer, x)) and not same(first, second)
+    layer.params[key] = layer.params[key] * 2  # another array
+    assert same(layer(x), first)
+    layer.params[key] = np.asfortranarray(layer.params[key])  # one that has to be converted at every call
+    assert same(layer(x), first)
+    layer.params[key] *= 0.5
+    assert same(layer(x), second)
+    (y, _), tape = layer.forward(x)
+    assert np.array_equal(y, second[0])
+    assert layer.backward(tape, y).params[key].shape == layer.params[key].shape
+
+
+@names
+def test_wrong_weights_are_told_after_a_call(name):
+    layer, x = build(name), sequence()
+    layer(x)
+    layer.params["weight_hh_l0"] = np.zeros((3, 4), np.float32)
+    for call in (layer, layer.forward):
+        with pytest.raises(ValueError, match="weight_hh_l0"):
+            call(x)
+
+
+@names
+def test_a_layer_shared_by_threads(name):
+    # each call has weights and memory of its own for as long as it runs
+    layer, inputs = build(name), [sequence(seed=k) for k in range(8)]
+    wanted = [of_copy(layer, x) for x in inputs]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            assert all(map(same, pool.map(layer, inputs), wanted))
+
+
 @names
 def test_names_and_shapes_are_pytorchs(name):
     layer, rows = build(name, num_layers=2, bidirectional=True), GATES[name] * H

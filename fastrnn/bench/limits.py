@@ -1,6 +1,6 @@
 """This machine's limits, measured with the package's own inner loop, and the time below which a workload cannot go.
 
-floor = max(flops / peak, bytes of recurrent weights a step * steps / bandwidth of the cache that they fit)
+floor = max(flops / peak, steps * Σ bytes of recurrent weights / bandwidth of the nearest cache that has room for them)
 """
 
 import time
@@ -15,6 +15,7 @@ from fastrnn.bench.workloads import Workload
 
 _DEPTH = 256  # terms of a sum in the test of the peak
 _SECONDS, _TURNS = 0.02, 12
+_MOST = 16 << 20  # bytes that a test of a cache reads
 _USUAL = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}  # bytes, where the system does not tell
 _SYSTEM = Path("/sys/devices/system/cpu/cpu0/cache")
 
@@ -29,18 +30,21 @@ class Limits:
     sizes: dict[str, int]  # level -> bytes of it that a thread has
     bandwidth: dict[str, float]  # level -> bytes a second read
 
-    def level(self, size: float) -> str:
-        """The nearest level that holds `size` bytes a thread."""
-        return next((name for name, held in self.sizes.items() if size <= held), list(self.sizes)[-1])
+    def reading(self, size: float) -> float:
+        """Seconds in which every thread reads `size` bytes of its own, once more: each level has kept what it can."""
+        seconds, inside = 0.0, 0.0
+        for name, held in self.sizes.items():
+            part = min(size, held) - inside
+            seconds, inside = seconds + part * self.threads / self.bandwidth[name], inside + part
+        return seconds
 
     def floor(self, w: Workload) -> float:
         """Seconds that a workload takes at least: what its products, or its reads of the recurrent weights, need."""
         passes = 2 if w.work == "training" else 1
         # with few rows the threads divide the units, with many the rows, and each reads all weights
         shared = 4 * self.threads > w.N
-        at = self.level(w.weight_bytes / (self.threads if shared else 1))
-        read = w.weight_bytes * w.T * passes * (1 if shared else self.threads)
-        return max(w.flops / self.flops, read / self.bandwidth[at])
+        read = self.reading(w.weight_bytes / (self.threads if shared else 1))
+        return max(w.flops / self.flops, read * w.T * passes)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -79,8 +83,9 @@ def measure(dtype: str, threads: int) -> Limits:
     peak = _best(dtype, threads, _DEPTH, stream=False)
     flops = 2 * peak.rows * peak.columns * _DEPTH * threads / peak.seconds
     bandwidth = {}
-    # half of a level is well inside it; beyond the last one: memory
-    for name, size in [(name, size // 2) for name, size in sizes.items()] + [("memory", min(2 * held["L3"], 128 << 20))]:
+    # half of a level is well inside it; what a host's tenants share may be large: weights are not; beyond the last: memory
+    probes = {name: min(size // 2, _MOST) for name, size in sizes.items()} | {"memory": min(2 * held["L3"], 128 << 20)}
+    for name, size in probes.items():
         depth = max(1, size // (peak.columns * item))
         bandwidth[name] = depth * peak.columns * item * threads / _best(dtype, threads, depth, stream=True).seconds
     return Limits(dtype, threads, flops, sizes | {"memory": 1 << 62}, bandwidth)

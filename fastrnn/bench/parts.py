@@ -61,7 +61,7 @@ class _Kinds:
         from fastrnn.cpu.plan import kernel
 
         cell = {"rnn": "rnn_tanh"}.get(w.cell, w.cell)
-        self._product, self._a_m = kernel("gemm", "", w.dtype).address, GEMM.index("a_m")
+        self._product, self._a_m = kernel("gemm", "", w.dtype).address, GEMM.names.index("a_m")
         self._loops = {kernel("forward", cell, w.dtype).address: "loop"}
         if w.work == "training":
             self._loops[kernel("backward", cell, w.dtype).address] = "backward loop"

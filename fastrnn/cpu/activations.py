@@ -11,8 +11,9 @@ from typing import NamedTuple
 from llvmlite import ir
 
 from fastrnn import pointwise
+from fastrnn.cpu import avx512
 from fastrnn.cpu.simd import Lanes
-from fastrnn.cpu.target import lanes
+from fastrnn.cpu.target import TARGET, lanes
 
 
 class _Constants(NamedTuple):
@@ -72,13 +73,17 @@ def _power_of_two(x, n):
     constant = lambda value: ir.Constant(kind, [value] * kind.count)  # noqa: E731
     biased = x.builder.add(n, constant(k.bias))
     bits = x.builder.shl(biased, constant(k.fraction))
-    return Lanes(x.builder, x.builder.bitcast(bits, x.value.type), x.dtype)
+    return x.new(x.builder.bitcast(bits, x.value.type))
 
 
 def _halves(x, n):
     """n as a sum of two halves: 2ⁿ alone would leave the range where a result is just within it, or denormal."""
     half = x.builder.ashr(n, ir.Constant(n.type, [1] * n.type.count))
     return half, x.builder.sub(n, half)
+
+
+def _has_tables(x):
+    return TARGET.name == "avx512" and x.dtype == "float32"
 
 
 @pointwise.exp.register
@@ -91,6 +96,8 @@ def exp(x: Lanes):
 
 @pointwise.sigmoid.register
 def sigmoid(x: Lanes):
+    if _has_tables(x):
+        return avx512.sigmoid(x)
     # e⁻ˣ = 2ⁿ (1 + p) = b (1 + p) / a: σ = a / (a + b p + b), the small summands first
     k = CONSTANTS[x.dtype]
     p, n = _reduce((-x).where(">", -k.underflow, -k.underflow).where("<", -2 * k.saturated, -2 * k.saturated))
@@ -101,12 +108,14 @@ def sigmoid(x: Lanes):
 
 @pointwise.tanh.register
 def tanh(x: Lanes):
+    if _has_tables(x):
+        return avx512.tanh(x)
     k, builder = CONSTANTS[x.dtype], x.builder
     bits = _integers(x.dtype)
     sign_bit = ir.Constant(bits, [-(1 << (bits.element.width - 1))] * bits.count)
     raw = builder.bitcast(x.value, bits)
     sign = builder.and_(raw, sign_bit)
-    magnitude = Lanes(builder, builder.bitcast(builder.xor(raw, sign), x.value.type), x.dtype)
+    magnitude = x.new(builder.bitcast(builder.xor(raw, sign), x.value.type))
     twice = magnitude.where(">", k.saturated, k.saturated) * 2
     p, n = _reduce(twice)
     scale = _power_of_two(x, n)
@@ -116,7 +125,7 @@ def tanh(x: Lanes):
     # what the sum's rounding lost, put back: dy = -lost y / sum, and 1 / sum = (1 - y) / 2
     lost = (2 - sum_.where(">", 4, 4)) + m.where(">", 2, 2)  # exact up to m = 2, and nothing from there
     y = (y.fma(-y, y) * lost).fma(-0.5, y)
-    return Lanes(builder, builder.bitcast(builder.or_(builder.bitcast(y.value, bits), sign), x.value.type), x.dtype)
+    return x.new(builder.bitcast(builder.or_(builder.bitcast(y.value, bits), sign), x.value.type))
 
 
 @pointwise.relu.register
@@ -127,4 +136,4 @@ def relu(x: Lanes):
 @pointwise.relu_gradient.register
 def relu_gradient(dy: Lanes, y):
     off = dy.builder.fcmp_ordered("<=", y.value, y.of(0).value)
-    return Lanes(dy.builder, dy.builder.select(off, dy.of(0).value, dy.value), dy.dtype)
+    return dy.new(dy.builder.select(off, dy.of(0).value, dy.value))

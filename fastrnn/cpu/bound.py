@@ -22,8 +22,9 @@ class _Call:
         connect(work, prepared, rows, work.block)
         work.task.set(x=edges.at("x"), y=edges.at("y"), x_t=x_t, x_n=I, y_t=y_t, y_n=H, s0=0, s1=steps)
         self.x, self.y = edges["x"], edges["y"]
-        self._hs = work.block["hs"].reshape(2, N, -1)
-        self._cs = work.block["cs"].reshape(2, N, -1) if cell.memory else self._hs
+        # before even and odd steps, and at the end
+        self._hs = work.block["hs"].reshape(3, N, -1)
+        self._cs = work.block["cs"].reshape(3, N, -1) if cell.memory else self._hs
         for array in (self.x, self.y, self._hs, self._cs):
             array[...] = 0
         self._H, self._team, self._address = H, work.team, work.task.address
@@ -45,8 +46,7 @@ class Bound(_Call):
         I, H = prepared.weights.w_ih.shape[1], prepared.weights.w_hh.shape[1]
         super().__init__(cell, prepared, Rows.of(T, N, None, False), T, N * I, N * H)
         self._before = self._hs[0], self._cs[0]
-        h_n, c_n = self._work.block["h_n"], self._work.block.get("c_n")
-        self.h, self.c = h_n[:, :H], (h_n if c_n is None else c_n)[:, :H]
+        self.h, self.c = self._hs[2, :, :H], self._cs[2, :, :H]
         self._words = self._work.task.words
 
     def run(self) -> None:

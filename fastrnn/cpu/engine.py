@@ -24,6 +24,7 @@ class Prepared:
     dtype: str
     panels: Block
     addresses: dict[str, int]
+    pack: Task
 
 
 def prepare(cell: Cell, weights: Weights) -> Prepared:
@@ -36,8 +37,14 @@ def prepare(cell: Cell, weights: Weights) -> Prepared:
         from_b_ih=0 if b_ih is None else b_ih.ctypes.data, from_b_hh=0 if b_hh is None else b_hh.ctypes.data, **addresses,
         G=G, H=H, I=I, W=panel_vectors(G), biases=(b_ih is not None) + 2 * (b_hh is not None),
     )  # fmt: skip
-    launch(task.address, task.words, _packers(w_ih.size + w_hh.size))
-    return Prepared(weights, dtype, panels, addresses)
+    prepared = Prepared(weights, dtype, panels, addresses, task)
+    refresh(prepared)
+    return prepared
+
+
+def refresh(prepared: Prepared) -> None:
+    w_ih, w_hh, *_ = prepared.weights
+    launch(prepared.pack.address, prepared.pack.words, _packers(w_ih.size + w_hh.size))
 
 
 def _packers(size: int) -> int:
@@ -79,7 +86,7 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
     if rows.ragged:
         y[...] = 0
     states = Block(work.tape) if keep else work.block
-    ends = [states[name] for name in ("h_n", "c_n")[: 1 + cell.memory]]
+    ends = [states[name][work.ends :] for name in ("hs", "cs")[: 1 + cell.memory]]
     for state, before, end in zip((h0, c0), ("hs", "cs"), ends, strict=False):
         start = states[before][:N]
         rows.sort(state, start)
@@ -111,11 +118,9 @@ def _keep(work, weights, rows, block, x):
 
 def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block) -> None:
     """Tell a forward work where the weights, the rows' tables and the states are."""
-    hs, h_n = states.at("hs"), states.at("h_n")
-    memory = "cs" in states  # a cell without one has h for c
     work.task.set(
         **prepared.addresses, order=rows.block.at("order"), length=rows.block.at("length"),
-        hs=hs, h_n=h_n, cs=states.at("cs") if memory else hs, c_n=states.at("c_n") if memory else h_n,
+        hs=states.at("hs"), cs=states.at("cs" if "cs" in states else "hs"),  # a cell without a memory has h for c
         saved=states.at("saved") if "saved" in states else 0,
     )  # fmt: skip
 
@@ -154,7 +159,7 @@ def _backward_loop(work, rows, block, dy):
     work.task.set(
         dy=work.block.at("zero") if missing else dy.ctypes.data,
         y_t=0 if missing else dy.strides[0] // item, y_n=0 if missing else dy.strides[1] // item,
-        w_hh=block.at("panels"), saved=block.at("saved"), hs=block.at("hs"), h_n=block.at("h_n"),
+        w_hh=block.at("panels"), saved=block.at("saved"), hs=block.at("hs"),
         cs=block.at("cs" if "cs" in block else "hs"),
         order=rows.block.at("order"), length=rows.block.at("length"),
     )  # fmt: skip

@@ -10,6 +10,7 @@ import hashlib
 import warnings
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,10 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import cfunc, types
-from numba.extending import intrinsic
+from numba.core.datamodel.models import PrimitiveModel
+from numba.core.imputils import lower_getattr_generic
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.extending import intrinsic, register_model
 
 from fastrnn.cpu.simd import I64, NUMBA
 from fastrnn.cpu.target import TARGET
@@ -58,9 +62,9 @@ class Task:
 
     __slots__ = ("_places", "address", "words")
 
-    def __init__(self, kernel: Kernel, names: tuple[str, ...], **values: int):
-        self.address, self._places = kernel.address, _places(names)
-        self.words = np.zeros(len(names), np.intp)
+    def __init__(self, kernel: Kernel, fields: "Fields", **values: int):
+        self.address, self._places = kernel.address, _places(fields)
+        self.words = np.zeros(len(self._places), np.intp)
         self.set(**values)
 
     def set(self, **values: int) -> None:
@@ -70,8 +74,8 @@ class Task:
 
 
 @cache
-def _places(names: tuple[str, ...]) -> dict[str, int]:
-    return {name: place for place, name in enumerate(names)}
+def _places(fields: "Fields") -> dict[str, int]:
+    return {name: place for place, name in enumerate(fields.names)}
 
 
 def with_or_without_cache(make: Callable[[bool], Any]) -> Any:
@@ -92,31 +96,61 @@ def with_or_without_cache(make: Callable[[bool], Any]) -> Any:
         return found
 
 
+class Fields(NamedTuple):
+    """What the words of a kernel's call are: addresses of numbers, addresses of integers, integers."""
+
+    numbers: tuple[str, ...]
+    tables: tuple[str, ...]
+    integers: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.numbers, *self.tables, *self.integers)
+
+
+class Words(types.Type):
+    """A kernel's words while it runs, each an attribute: a pointer, or an integer."""
+
+    def __init__(self, fields: Fields, dtype: str):
+        kinds = {"numbers": types.CPointer(NUMBA[dtype]), "tables": types.CPointer(types.intp), "integers": types.intp}
+        self.kinds = {name: kinds[group] for group in fields._fields for name in getattr(fields, group)}
+        self.places = _places(fields)
+        super().__init__(f"words({dtype}: {' '.join(fields.names)})")
+
+
+@register_model(Words)
+class _WordsModel(PrimitiveModel):
+    def __init__(self, dmm, fe_type):
+        super().__init__(dmm, fe_type, I64.as_pointer())
+
+
+@infer_getattr
+class _WordsAttributes(AttributeTemplate):
+    key = Words
+
+    def generic_resolve(self, words, name):
+        return words.kinds.get(name)
+
+
+@lower_getattr_generic(Words)
+def _word(context, builder, words, value, name):
+    kind = context.get_value_type(words.kinds[name])
+    place = builder.gep(value, [I64(words.places[name])])
+    word = builder.load(place if kind == I64 else builder.bitcast(place, kind.as_pointer()))
+    # they do not change while the kernel runs
+    word.set_metadata("invariant.load", builder.module.add_metadata([]))
+    return word
+
+
 @intrinsic(prefer_literal=True)
-def pointers(typing, args, first, count, dtype):
-    """`count` pointers to numbers of `dtype`, from the words of a kernel's arguments."""
-    n, name = count.literal_value, dtype.literal_value
-    target = types.CPointer(types.intp if name == "intp" else NUMBA[name])
+def words_of(typing, args, home, name, dtype):
+    """The words of the kernel that the module `home` of this package calls `name`."""
+    fields = getattr(import_module(f"fastrnn.cpu.{home.literal_value}"), name.literal_value)
 
     def codegen(context, builder, signature, values):
-        kind = context.get_value_type(target).as_pointer()
-        words = [builder.gep(values[0], [builder.add(values[1], I64(k))]) for k in range(n)]
-        found = [builder.load(builder.bitcast(word, kind)) for word in words]
-        return context.make_tuple(builder, signature.return_type, found)
+        return values[0]
 
-    return types.UniTuple(target, n)(args, types.intp, count, dtype), codegen
-
-
-@intrinsic(prefer_literal=True)
-def integers(typing, args, first, count):
-    """`count` integers from the words of a kernel's arguments."""
-    n = count.literal_value
-
-    def codegen(context, builder, signature, values):
-        found = [builder.load(builder.gep(values[0], [builder.add(values[1], I64(k))])) for k in range(n)]
-        return context.make_tuple(builder, signature.return_type, found)
-
-    return types.UniTuple(types.intp, n)(args, types.intp, count), codegen
+    return Words(fields, dtype.literal_value)(args, home, name, dtype), codegen
 
 
 @intrinsic

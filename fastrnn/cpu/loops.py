@@ -2,161 +2,262 @@
 
 Rows m are sorted by length, the longest first, so that the rows still running at step s are the first `active`. The state
 before step s of row m is row base(s) + m of `hs` and `cs`: in training, rows of the tape, one for every step of every
-sequence; in inference two halves of a buffer by turns. Threads divide the rows, which then never meet, or the units, with
-a barrier a step. Panels hold every gate of the same units (see gemm.py), so a step's product and its cell's arithmetic
-are one pass over a block of rows and units.
+sequence; in inference two parts of a buffer by turns. From row `ends` lie the states at the rows' ends. Threads divide
+the rows, which then never meet, or the units, with a barrier a step. Panels hold every gate of the same units (see
+gemm.py), so a step's product and its cell's arithmetic are one pass over a block of rows and units. With few rows the
+input's product runs ahead, several steps at once; with many it is computed panel by panel within the step.
 """
 
 from numba.extending import register_jitable
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what cells call
 from fastrnn.cells import REGISTRY
-from fastrnn.cpu.kernel import integers, pointers
-from fastrnn.cpu.simd import add, cell_backward, cell_forward, load, load_all, load_part, shift, store, store_all, store_part
-from fastrnn.cpu.sync import barrier, flush_denormals, join_team, restore_denormals
-from fastrnn.cpu.tile import product
+from fastrnn.cpu.cellcode import advance, cell_backward, load_tape
+from fastrnn.cpu.kernel import Fields, words_of
+from fastrnn.cpu.shares import Sizes, next_rows, panels_in_turn, part_of, run_of, share
+from fastrnn.cpu.simd import add, load, load_part, shift, static, store, store_part
+from fastrnn.cpu.steps import Mine, Step, collect, locate, place, rows_before, state_after, still_active
+from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
+from fastrnn.cpu.tile import product, product_of_row
 
-# the arguments by name: pointers to numbers, pointers to integers, integers
-TABLES = ("order", "length", "offsets", "control")
-FORWARD = (
-    *("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "h_n", "c_n", "saved", "work"), *TABLES,
-    *("s0", "s1", "N", "I", "H", "W", "x_t", "x_n", "y_t", "y_n", "reverse", "keep", "save"),
-    *("by_units", "strided", "capacity"),
+_TABLES = ("order", "length", "offsets", "control")
+FORWARD = Fields(
+    ("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "saved", "work"), _TABLES,
+    ("s0", "s1", "N", "I", "H", "W", "x_t", "x_n", "y_t", "y_n", "ends", "reverse", "keep", "save", "past", "by_units",
+     "strided", "capacity", "pre_size", "work_size"),
 )  # fmt: skip
-BACKWARD = (
-    *("dy", "saved", "hs", "cs", "h_n", "dx", "du", "dh", "dc", "w_hh", "zero"), *TABLES,
-    *("s0", "s1", "N", "H", "W", "y_t", "y_n", "reverse", "by_units", "strided", "shared"),
+BACKWARD = Fields(
+    ("dy", "saved", "hs", "cs", "dx", "du", "dh", "dc", "w_hh", "zero"), _TABLES,
+    ("s0", "s1", "N", "H", "W", "y_t", "y_n", "ends", "reverse", "by_units", "strided", "shared"),
 )  # fmt: skip
 
 
 @register_jitable
-def share(member, team, count, strided):
-    """The rows of one member: the first, the step to the next, how many."""
-    if strided:
-        return member, team, max(0, (count - member + team - 1) // team)
-    first = count * member // team
-    return first, 1, count * (member + 1) // team - first
+def input_panel(cell, z, w, panel, following, count, x_at, to, to_step):
+    """to[i] = W_ih x[x_at[i]] + b_ih for the units of a panel; asks for `following`, what is needed next, on the way."""
+    line, v0 = z.G * z.L, panel * w.W
+    row = min(w.W, z.V - v0) * line
+    weights, tiles = shift(w.w_ih, v0 * line * w.I), (count + z.R - 1) // z.R
+    ask = (row + tiles - 1) // tiles
+    for k0 in range(0, max(1, w.I), z.x_run):
+        k1 = min(w.I, k0 + z.x_run)
+        after = shift(weights, k1 * row) if k1 < w.I else following
+        i = 0
+        for tile in range(tiles):
+            n = next_rows(count - i, z.R)
+            target = shift(to, i * to_step)
+            start, start_step = (target, to_step) if k0 > 0 else (shift(w.b_ih, v0 * line), 0)
+            product(
+                cell, row // line, n, shift(w.x, k0), shift(x_at, i), 1, shift(weights, k0 * row), row,
+                start, start_step, target, to_step, k1 - k0, shift(after, ask * (k1 - k0) * tile), ask,
+            )  # fmt: skip
+            i += n
 
 
 @register_jitable
-def next_rows(left, most):
-    """How many rows the next tile takes, so that all tiles are about equally high."""
-    blocks = (left + most - 1) // most
-    return (left + blocks - 1) // blocks
+def input_product(cell, z, w, part, count, mine):
+    """The input's sums of `count` rows, of one step or several, for this member's panels."""
+    line = z.G * z.L
+    for panel in range(part.first, part.end):
+        following = shift(w.w_ih, (panel + 1) * w.W * line * w.I)
+        if panel + 1 == part.end:
+            following = shift(w.w_hh, part.first * w.W * line * w.H)
+        input_panel(cell, z, w, panel, following, count, mine.x_at, shift(mine.pre, panel * w.W * line), z.G * z.Hp)
 
 
 @register_jitable
-def place(s, m, order, length, t_step, n_step, reverse):
-    """Where step s of sorted row m lies in an array (T, N, ...) of the caller."""
-    t = length[m] - 1 - s if reverse else s
-    return t * t_step + order[m] * n_step
+def finish(cell, z, w, i, n, v0, width, pre, pre_step, sums, mine):
+    """The cell's arithmetic on n rows from i and `width` vectors of units, from the input's and the recurrent sums."""
+    for v in range(width):
+        unit = (v0 + v) * z.L
+        advance(
+            cell, n, shift(pre, v * z.L), pre_step, shift(sums, v * z.L), width * z.G * z.L, width * z.L,
+            shift(w.hs, unit), shift(w.cs, unit), shift(w.y, unit), shift(mine.before, i), shift(mine.after, i),
+            shift(mine.y_at, i), w.H - unit, shift(w.saved, unit), w.save * z.Hp, w.past,
+        )  # fmt: skip
 
 
 @register_jitable
-def still_active(active, s, length):
-    while active > 0 and length[active - 1] <= s:
-        active -= 1
-    return active
+def forward_row(cell, z, w, part, s, f, mine):
+    """A step of a single row, whose input's sums lie in row f: several panels at once, as long as there are whole ones."""
+    line, done = z.G * z.L, 0
+    while done < part.end - part.first:
+        panel, many = panels_in_turn(part, done, z.P, z.whole, s)
+        v0 = panel * w.W
+        width = min(w.W, z.V - v0)
+        for k0 in range(0, w.H, z.run):
+            product_of_row(
+                cell, static(1), many * width, shift(w.hs, mine.before[0] + k0), 0,
+                shift(w.w_hh, (v0 * w.H + k0 * width) * line), width * line, width * line * w.H, 0,
+                mine.sums if k0 > 0 else shift(w.b_hh, v0 * line), mine.sums, min(z.run, w.H - k0),
+            )  # fmt: skip
+        for j in range(many):
+            at = j * width * line
+            pre = shift(mine.pre, f * z.G * z.Hp + v0 * line + at)
+            finish(cell, z, w, 0, 1, v0 + j * width, width, pre, 0, shift(mine.sums, at), mine)
+        done += many
 
 
-def build_forward(name, dtype, G, K, L, R, digest):
-    """The forward kernel of a cell: G gates, K kept values, L lanes, tiles of R rows."""
+@register_jitable
+def forward_tiles(cell, z, w, part, s, count, f, mine):
+    """A step of several rows, panel by panel. Their input's sums lie from row f; f < 0: they are still to be computed."""
+    line, panels = z.G * z.L, part.end - part.first
+    for done in range(panels):
+        panel, _ = panels_in_turn(part, done, 1, 0, s)
+        following, _ = panels_in_turn(part, min(done + 1, panels - 1), 1, 0, s)
+        v0 = panel * w.W
+        row = min(w.W, z.V - v0) * line
+        if f < 0:
+            # just before they are used: sums of all panels would have left the cache by then
+            input_panel(cell, z, w, panel, shift(w.w_hh, v0 * line * w.H), count, mine.x_at, mine.pre, row)
+            after = shift(w.w_ih, following * w.W * line * w.I)
+            recurrent_panel(cell, z, w, panel, after, count, mine.pre, row, mine)
+        else:
+            after = shift(w.w_hh, following * w.W * line * w.H)
+            pre = shift(mine.pre, f * z.G * z.Hp + v0 * line)
+            recurrent_panel(cell, z, w, panel, after, count, pre, z.G * z.Hp, mine)
+
+
+@register_jitable
+def recurrent_panel(cell, z, w, panel, following, count, pre, pre_step, mine):
+    """The recurrent product for the units of a panel, a block of its terms after the other, and the cell's arithmetic."""
+    line, v0 = z.G * z.L, panel * w.W
+    row = min(w.W, z.V - v0) * line
+    weights, tiles = shift(w.w_hh, v0 * line * w.H), (count + z.R - 1) // z.R
+    ask = (row + tiles - 1) // tiles
+    for k0 in range(0, w.H, z.run):
+        k1 = min(w.H, k0 + z.run)
+        after = shift(weights, k1 * row) if k1 < w.H else following
+        i = 0
+        for tile in range(tiles):
+            n = next_rows(count - i, z.R)
+            sums = shift(mine.sums, i * row)
+            start, start_step = (sums, row) if k0 > 0 else (shift(w.b_hh, v0 * line), 0)
+            product(
+                cell, row // line, n, shift(w.hs, k0), shift(mine.before, i), 1, shift(weights, k0 * row), row,
+                start, start_step, sums, row, k1 - k0, shift(after, ask * (k1 - k0) * tile), ask,
+            )  # fmt: skip
+            if k1 == w.H:
+                finish(cell, z, w, i, n, v0, row // line, shift(pre, i * pre_step), pre_step, sums, mine)
+            i += n
+
+
+def build_forward(name, dtype, G, K, L, R, P, D, digest):
+    """The forward kernel of a cell: G gates, K kept values, L lanes, tiles of R rows, P panels at once for one row."""
 
     def forward(member, team, args):
         _ = digest
-        x, w_ih, w_hh, b_ih, b_hh, hs, cs, y, h_n, c_n, saved, work = pointers(args, 0, 12, dtype)
-        order, length, offsets, control = pointers(args, 12, 4, "intp")
-        s0, s1, N, I, H, W, x_t, x_n, y_t, y_n, reverse, keep, save, by_units, strided, capacity = integers(args, 16, 16)
-        V = (H + L - 1) // L
-        Hp = V * L
-        first_panel, end_panel = 0, (V + W - 1) // W
-        row_member, row_team = member, team
-        if by_units:
-            member, team = join_team(control, team)
-            if member < 0:
-                return
-            first_panel, end_panel = end_panel * member // team, end_panel * (member + 1) // team
-            row_member, row_team = 0, 1
+        cell = static(name)
+        w = words_of(args, "loops", "FORWARD", dtype)
+        V = (w.H + L - 1) // L
+        z = Sizes(G, K, L, R, P, V, V // w.W, V * L, run_of(w.H, D), run_of(w.I, D))
+        part = part_of(w, member, team, V)
+        if part.team == 0:
+            return
         mode = flush_denormals()
-        pre = shift(work, member * (capacity * G * Hp + 8 * 4 * L))
-        sums = shift(pre, capacity * G * Hp)
-        ahead_rows = shift(offsets, member * (capacity + 8))
-        rows = shift(ahead_rows, capacity)
+        work = shift(w.work, part.member * w.work_size)
+        table = shift(w.offsets, part.member * (w.capacity + 4 * w.N))
+        state = shift(table, w.capacity + w.N)
+        mine = Mine(work, shift(work, w.pre_size), table, state, shift(state, w.N), shift(state, 2 * w.N))
 
-        active, base, ahead, f = N, (s0 % 2) * N, s0, 0
-        if keep:
-            base = 0
-            for m in range(N):
-                base += min(length[m], s0)
-        for s in range(s0, s1):
-            active = still_active(active, s, length)
-            following = base + active if keep else N - base
-            first, step, count = share(row_member, row_team, active, strided)
-
+        active, ahead, f, alone = w.N, w.s0, 0, False
+        base = rows_before(w, w.s0) if w.keep else w.s0 % 2 * w.N
+        for s in range(w.s0, w.s1):
+            active = still_active(active, s, w.length)
+            first, by, count = share(part, active, w.strided)
             if s == ahead:
-                # the input's product, for as many steps ahead as make the weights worth loading
-                f, filled, running = 0, 0, active
-                while ahead < s1:
-                    running = still_active(running, ahead, length)
-                    start, by, n = share(row_member, row_team, running, strided)
-                    if filled > 0 and filled + n > capacity:
-                        break
-                    for i in range(n):
-                        ahead_rows[filled + i] = place(ahead, start + i * by, order, length, x_t, x_n, reverse)
-                    filled += n
-                    ahead += 1
-                for panel in range(first_panel, end_panel):
-                    v0 = panel * W
-                    width = min(W, V - v0)
-                    i = 0
-                    while i < filled:
-                        n = next_rows(filled - i, R)
-                        product(
-                            G, width, n, x, shift(ahead_rows, i), 1, shift(w_ih, v0 * L * G * I), width * G * L,
-                            shift(b_ih, v0 * L * G), 0, shift(pre, i * G * Hp + v0 * L * G), G * Hp, I,
-                        )  # fmt: skip
-                        i += n
-
-            for panel in range(first_panel, end_panel):
-                v0 = panel * W
-                width = min(W, V - v0)
-                i = 0
-                while i < count:
-                    n = next_rows(count - i, R)
-                    for q in range(n):
-                        rows[q] = (base + first + (i + q) * step) * Hp
-                    product(
-                        G, width, n, hs, rows, 1, shift(w_hh, v0 * L * G * H), width * G * L,
-                        shift(b_hh, v0 * L * G), 0, sums, width * G * L, H,
-                    )  # fmt: skip
-                    for q in range(n):
-                        m = first + (i + q) * step
-                        y_row = place(s, m, order, length, y_t, y_n, reverse)
-                        if length[m] == s + 1:
-                            h_to, c_to, row = h_n, c_n, m * Hp
-                        else:
-                            h_to, c_to, row = hs, cs, (following + m) * Hp
-                        for v in range(width):
-                            unit = (v0 + v) * L
-                            a = load_all(G, pre, (f + i + q) * G * Hp + v0 * L * G + v * L, width * L)
-                            u = load_all(G, sums, q * width * G * L + v * L, width * L)
-                            h, c, tape = cell_forward(name, a, u, load(cs, (base + m) * Hp + unit))
-                            store(c_to, row + unit, c)
-                            store(h_to, row + unit, h)
-                            store_part(y, y_row + unit, 0, (h,), H - unit)
-                            if save:
-                                store_all(saved, (base + m) * K * Hp + unit, Hp, tape)
-                    i += n
+                filled, ahead = collect(w, part, s, active, mine.x_at)
+                alone = ahead == s + 1 and count > 1
+                if not alone:
+                    input_product(cell, z, w, part, filled, mine)
+                f = 0
+            step = Step(s, base, base + active if w.keep else w.N - base, first, by, count)
+            locate(w, z, step, mine)
+            if count == 1:
+                forward_row(cell, z, w, part, s, f, mine)
+            elif count > 1:
+                forward_tiles(cell, z, w, part, s, count, -1 if alone else f, mine)
             f += count
-            base = following
-            if by_units:
-                barrier(control, team, s + 1 - s0)
+            base = step.following
+            if w.by_units:
+                barrier(w.control, part.team, s + 1 - w.s0)
         restore_denormals(mode)
 
     return forward
 
 
-def build_backward(name, dtype, G, K, L, R, digest):
+@register_jitable
+def gradients(cell, z, w, part, step, from_output):
+    """The cell's backward on this member's rows and units: gradients of the pre-activations, and of c before the step."""
+    for i in range(step.count):
+        m = step.first + i * step.by
+        y_row, row = place(w, step.s, m, w.y_t, w.y_n), step.base + m
+        kept, at = w.saved, row * z.K * z.Hp
+        if from_output:
+            kept, at = w.hs, state_after(w, step, m) * z.Hp
+        for v in range(part.first * w.W, min(z.V, part.end * w.W)):
+            unit = v * z.L
+            dh = add(load_part(w.dy, y_row + unit, w.H - unit), load(w.dh, m * z.Hp + unit))
+            tape = load_tape(cell, kept, at + unit, z.Hp)
+            dx, du, dc = cell_backward(cell, dh, load(w.dc, m * z.Hp + unit), load(w.cs, row * z.Hp + unit), tape)
+            store(w.dc, m * z.Hp + unit, dc)
+            store_part(w.dx, row * z.G * w.H + unit, w.H, dx, w.H - unit)
+            if not w.shared:
+                store_part(w.du, row * z.G * w.H + unit, w.H, du, w.H - unit)
+
+
+@register_jitable
+def backward_row(cell, z, w, part, step):
+    """dh = W_hhᵀ du of a single row, the gates' sums side by side."""
+    depth, done, m = z.G * w.H, 0, step.first
+    while done < part.end - part.first:
+        panel, many = panels_in_turn(part, done, z.P, z.whole, step.s)
+        v0 = panel * w.W
+        line = min(w.W, z.V - v0) * z.L
+        to = shift(w.dh, m * z.Hp + v0 * z.L)
+        for k0 in range(0, w.H, z.run):
+            product_of_row(
+                static(1), cell, many * line // z.L, shift(w.du, (step.base + m) * depth + k0), w.H,
+                shift(w.w_hh, v0 * z.L * depth + k0 * line), line, line * depth, line * w.H,
+                to if k0 > 0 else w.zero, to, min(z.run, w.H - k0),
+            )  # fmt: skip
+        done += many
+
+
+@register_jitable
+def backward_tiles(z, w, part, step, rows):
+    """dh = W_hhᵀ du of several rows: panel by panel, a block of a gate's terms at a time, a tile of rows at a time."""
+    depth, tiles = z.G * w.H, (step.count + z.R - 1) // z.R
+    for i in range(step.count):
+        rows[i] = (step.base + step.first + i * step.by) * depth
+    for done in range(part.end - part.first):
+        panel, _ = panels_in_turn(part, done, 1, 0, step.s)
+        v0 = panel * w.W
+        width = min(w.W, z.V - v0)
+        line = width * z.L
+        ask = (line + tiles - 1) // tiles
+        for k0 in range(0, w.H, z.run):
+            terms = min(z.run, w.H - k0)
+            for g in range(z.G):
+                weights = shift(w.w_hh, v0 * z.L * depth + (g * w.H + k0) * line)
+                following = shift(weights, w.H * line)
+                if g + 1 == z.G:
+                    following = shift(w.w_hh, v0 * z.L * depth + (k0 + terms) * line)
+                    if k0 + terms == w.H and done + 1 < part.end - part.first:
+                        following = shift(w.w_hh, panels_in_turn(part, done + 1, 1, 0, step.s)[0] * w.W * z.L * depth)
+                i = 0
+                for tile in range(tiles):
+                    n = next_rows(step.count - i, z.R)
+                    to = shift(w.dh, (step.first + i * step.by) * z.Hp + v0 * z.L)
+                    start, start_step = (to, step.by * z.Hp) if k0 + g > 0 else (w.zero, 0)
+                    product(
+                        static(1), width, n, shift(w.du, g * w.H + k0), shift(rows, i), 1, weights, line,
+                        start, start_step, to, step.by * z.Hp, terms, shift(following, ask * terms * tile), ask,
+                    )  # fmt: skip
+                    i += n
+
+
+def build_backward(name, dtype, G, K, L, R, P, D, digest):
     """The backward kernel of a cell: gradients of the pre-activations, step by step from the end.
 
     Of a cell that keeps its h only, the tape is where the next step's state is.
@@ -165,62 +266,30 @@ def build_backward(name, dtype, G, K, L, R, digest):
 
     def backward(member, team, args):
         _ = digest
-        dy, saved, hs, cs, h_n, dx, du, dh, dc, w_hh, zero = pointers(args, 0, 11, dtype)
-        order, length, offsets, control = pointers(args, 11, 4, "intp")
-        s0, s1, N, H, W, y_t, y_n, reverse, by_units, strided, shared = integers(args, 15, 11)
-        V = (H + L - 1) // L
-        Hp = V * L
-        first_panel, end_panel = 0, (V + W - 1) // W
-        row_member, row_team = member, team
-        if by_units:
-            member, team = join_team(control, team)
-            if member < 0:
-                return
-            first_panel, end_panel = end_panel * member // team, end_panel * (member + 1) // team
-            row_member, row_team = 0, 1
+        cell = static(name)
+        w = words_of(args, "loops", "BACKWARD", dtype)
+        V = (w.H + L - 1) // L
+        z = Sizes(G, K, L, R, P, V, V // w.W, V * L, run_of(w.H, D), 0)
+        part = part_of(w, member, team, V)
+        if part.team == 0:
+            return
         mode = flush_denormals()
-        rows = shift(offsets, member * 8)
-
-        active, base = 0, 0
-        for m in range(N):
-            base += min(length[m], s1)
-        for s in range(s1 - 1, s0 - 1, -1):
-            while active < N and length[active] > s:
+        rows = shift(w.offsets, part.member * w.N)
+        active, base = 0, rows_before(w, w.s1)
+        for s in range(w.s1 - 1, w.s0 - 1, -1):
+            while active < w.N and w.length[active] > s:
                 active += 1
             base -= active
-            first, step, count = share(row_member, row_team, active, strided)
-            for i in range(count):
-                m = first + i * step
-                y_row = place(s, m, order, length, y_t, y_n, reverse)
-                kept, row = saved, (base + m) * K * Hp
-                if from_output:
-                    kept, row = (h_n, m * Hp) if length[m] == s + 1 else (hs, (base + active + m) * Hp)
-                for v in range(first_panel * W, min(V, end_panel * W)):
-                    unit = v * L
-                    here = (base + m) * Hp + unit
-                    dh_t = add(load_part(dy, y_row + unit, H - unit), load(dh, m * Hp + unit))
-                    tape = load_all(K, kept, row + unit, Hp)
-                    da, dg, dc_prev = cell_backward(name, dh_t, load(dc, m * Hp + unit), load(cs, here), tape)
-                    store(dc, m * Hp + unit, dc_prev)
-                    store_part(dx, (base + m) * G * H + unit, H, da, H - unit)
-                    if not shared:
-                        store_part(du, (base + m) * G * H + unit, H, dg, H - unit)
-            if by_units:
+            first, by, count = share(part, active, w.strided)
+            step = Step(s, base, base + active, first, by, count)
+            gradients(cell, z, w, part, step, from_output)
+            if w.by_units:
                 # the product needs every unit of the row; what it writes is read by this member only
-                barrier(control, team, s1 - s)
-            for panel in range(first_panel, end_panel):
-                v0 = panel * W
-                width = min(W, V - v0)
-                i = 0
-                while i < count:
-                    n = next_rows(count - i, R)
-                    for q in range(n):
-                        rows[q] = (base + first + (i + q) * step) * G * H
-                    product(
-                        1, width, n, du, rows, 1, shift(w_hh, v0 * L * G * H), width * L,
-                        zero, 0, shift(dh, (first + i * step) * Hp + v0 * L), step * Hp, G * H,
-                    )  # fmt: skip
-                    i += n
+                barrier(w.control, part.team, w.s1 - s)
+            if count == 1:
+                backward_row(cell, z, w, part, step)
+            elif count > 1:
+                backward_tiles(z, w, part, step, rows)
         restore_denormals(mode)
 
     return backward

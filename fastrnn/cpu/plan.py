@@ -14,11 +14,12 @@ from fastrnn.cpu import gemm, loops, probe
 from fastrnn.cpu.kernel import Kernel, Task, compile_kernel, digest
 from fastrnn.cpu.memory import Block, Layout, Pieces
 from fastrnn.cpu.sync import CONTROL_WORDS
-from fastrnn.cpu.target import ITEMSIZE, lanes, padded, panel_vectors, tile_rows
+from fastrnn.cpu.target import ITEMSIZE, block_depth, lanes, padded, panel_vectors, panels_at_once, tile_rows
 from fastrnn.cpu.threads import get_num_threads, launch
 
 _AHEAD_ROWS = 48  # rows of the input's product that are computed together
-_CALL_FLOPS = 2e9  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
+_CALL_FLOPS = 1e10  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
+_PAST = 1 << 24  # bytes of a tape that is written past the caches: what backward reads first would be gone from them as well
 _TEAM_FLOPS = 2e6  # below, a launch costs more than it saves, or all of it when the threads have gone to sleep
 _TEAM_STEP_FLOPS = 1.2e5  # below, a barrier a step costs more than it saves
 _DEPTHS = ((1024, 64), (16384, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
@@ -30,9 +31,11 @@ def kernel(kind: str, name: str, dtype: str) -> Kernel:
     L = lanes(dtype)
     if kind in ("forward", "backward"):
         cell = REGISTRY[name]
-        build = loops.build_forward if kind == "forward" else loops.build_backward
-        vectors = cell.n_gates * panel_vectors(cell.n_gates) if kind == "forward" else 4
-        return compile_kernel(build(name, dtype, cell.n_gates, cell.n_tape, L, tile_rows(vectors), digest()))
+        build, gates, parts = {
+            "forward": (loops.build_forward, cell.n_gates, 1), "backward": (loops.build_backward, 1, cell.n_gates)
+        }[kind]  # fmt: skip
+        rows, panels = tile_rows(gates * panel_vectors(gates)), panels_at_once(gates, parts)
+        return compile_kernel(build(name, dtype, cell.n_gates, cell.n_tape, L, rows, panels, block_depth(gates), digest()))
     if kind == "gemm":
         return compile_kernel(gemm.build_gemm(dtype, L, tile_rows(4), digest()))
     home = probe if kind == "probe" else gemm
@@ -95,6 +98,11 @@ class Shape(NamedTuple):
     ragged: bool
     reverse: bool
 
+    @property
+    def ends(self) -> int:
+        """The row of a tape's states from which those at the rows' ends lie."""
+        return max(self.total, self.N)
+
 
 @lru_cache(64)
 def forward_plan(shape: Shape, keep: bool, threads: int) -> Plan["Forward"]:
@@ -136,11 +144,12 @@ class Forward(_Loop):
         G, Hp, L = cell.n_gates, padded(H, dtype), lanes(dtype)
         self.team, self.steps = team_for(N, G, H, I + H, steps, dtype), range(steps)
         self.steps_a_call = max(1, int(_CALL_FLOPS / max(1.0, 2.0 * N * G * H * (I + H))))
-        capacity = max(_AHEAD_ROWS, N)
-        rows = ((max(total, N) if keep else 2 * N, Hp), dtype)
-        # the states before every step, and at the end
-        states: Pieces = dict.fromkeys(("hs", "cs")[: 1 + cell.memory], rows)
-        states |= dict.fromkeys(("h_n", "c_n")[: 1 + cell.memory], ((N, Hp), dtype))
+        capacity, panel = _AHEAD_ROWS, panel_vectors(G) * G * L
+        pre_size = max(capacity * G * Hp, N * panel)
+        work_size = pre_size + (N + 8) * panel
+        # the states before every step, and from row `ends` those at the rows' ends
+        self.ends = shape.ends if keep else 2 * N
+        states: Pieces = dict.fromkeys(("hs", "cs")[: 1 + cell.memory], ((self.ends + N, Hp), dtype))
         # in training they are part of the tape, and so are copies of the weights as backward reads them
         saved = 0 if cell.tapes_output else cell.n_tape
         tape: Pieces = {
@@ -150,15 +159,15 @@ class Forward(_Loop):
         self.tape = Layout(states | tape) if keep else None
         self.pack = Task(kernel("pack_columns", "", dtype), gemm.PACK_COLUMNS, H=H, K=G * H, W=panel_vectors(1))
         self.block = block = Block(Layout({
-            "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * (capacity + 8),), "intp"),
-            "work": ((self.team.size * (capacity * G * Hp + 32 * L),), dtype),
+            "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * (capacity + 4 * N),), "intp"),
+            "work": ((self.team.size * work_size,), dtype),
         } | ({} if keep else states)))  # fmt: skip
         self.control = block["control"]
         self.task = Task(
             kernel("forward", cell.name, dtype), loops.FORWARD, control=block.at("control"), offsets=block.at("offsets"),
-            work=block.at("work"), N=N, I=I, H=H, W=panel_vectors(G), reverse=reverse, keep=keep,
-            save=keep and saved > 0, by_units=self.team.by_units, strided=ragged,
-            capacity=capacity,
+            work=block.at("work"), N=N, I=I, H=H, W=panel_vectors(G), ends=self.ends, reverse=reverse, keep=keep,
+            save=keep and saved > 0, past=total * saved * Hp * ITEMSIZE[dtype] > _PAST, by_units=self.team.by_units,
+            strided=ragged, capacity=capacity, pre_size=pre_size, work_size=work_size,
         )  # fmt: skip
 
 
@@ -177,10 +186,10 @@ class Backward(_Loop):
         chunks = [max(16, depth // 4) * wanted for wanted in (biases[0], biases[1] and not (shared and biases[0]))]
         dw_ih = Product(dtype, (GH, I, total), (1, GH, I), depth, chunks[0])
         dw_hh = Product(dtype, (GH, H, total), (1, GH, Hp), depth, chunks[1])
-        d_rows = Product(dtype, (total, I, GH), (GH, 1, I), 512)
+        d_rows = Product(dtype, (total, I, GH), (GH, 1, I), max(128, min(512, (1 << 17) // max(1, I))))
         products = self.dw_ih, self.dw_hh, self.d_rows = dw_ih, dw_hh, d_rows
         self.block = block = Block(Layout({
-            "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * 8,), "intp"),
+            "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * N,), "intp"),
             "rows": ((max(p.team for p in products) * 8,), "intp"), "zero": ((max(H, 4 * L),), dtype),
             "dh": state, "dc": state,
             "work": ((max(p.team * p.work_size for p in products),), dtype), "dx": gates,
@@ -191,7 +200,7 @@ class Backward(_Loop):
         self.task = Task(
             kernel("backward", cell.name, dtype), loops.BACKWARD, dx=dx, du=du, N=N, H=H, W=panel,
             **{piece: block.at(piece) for piece in ("dh", "dc", "zero", "offsets", "control")},
-            reverse=reverse, by_units=self.team.by_units, strided=ragged, shared=shared,
+            ends=shape.ends, reverse=reverse, by_units=self.team.by_units, strided=ragged, shared=shared,
         )  # fmt: skip
         for product, a in zip(products, (dx, du, dx), strict=True):
             product.a = a

@@ -1,11 +1,11 @@
 """The machine's limits, by the package's own inner loop: a product that multiplies, and one that mostly reads."""
 
-from fastrnn.cpu.kernel import integers, pointers
-from fastrnn.cpu.simd import shift
+from fastrnn.cpu.kernel import Fields, words_of
+from fastrnn.cpu.simd import shift, static
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
 from fastrnn.cpu.tile import product
 
-PROBE = ("a", "b", "zero", "c", "offsets", "rows", "depth", "b_step", "repeats", "apart")
+PROBE = Fields(("a", "b", "zero", "c"), ("offsets",), ("rows", "depth", "b_step", "repeats", "apart"))
 
 
 def build_probe(dtype, L, digest):
@@ -14,14 +14,12 @@ def build_probe(dtype, L, digest):
 
     def probe(member, team, args):
         _ = digest
-        a, b, zero, c = pointers(args, 0, 4, dtype)
-        offsets = pointers(args, 4, 1, "intp")[0]
-        rows, depth, b_step, repeats, apart = integers(args, 5, 5)
+        w = words_of(args, "probe", "PROBE", dtype)
         mode = flush_denormals()
-        for _repeat in range(repeats):
+        for _repeat in range(w.repeats):
             product(
-                1, 4, rows, a, offsets, 1, shift(b, member * apart), b_step, zero, 0,
-                shift(c, member * 32 * L), 4 * L, depth,
+                static(1), 4, w.rows, w.a, w.offsets, 1, shift(w.b, member * w.apart), w.b_step, w.zero, 0,
+                shift(w.c, member * 32 * L), 4 * L, w.depth, w.b, 0,
             )  # fmt: skip
         restore_denormals(mode)
 

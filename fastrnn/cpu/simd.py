@@ -8,10 +8,9 @@ fast-math flag is ever set: the same text gives the same bits wherever it is inl
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.datamodel import PrimitiveModel
+from numba.core.datamodel.models import OpaqueModel, PrimitiveModel
 from numba.extending import intrinsic, register_model
 
-from fastrnn.cells import REGISTRY
 from fastrnn.cpu.target import ITEMSIZE, TARGET, lanes
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
@@ -40,18 +39,25 @@ class Lanes:
 
     __array_ufunc__ = None  # NumPy scalars leave the arithmetic to us
 
-    def __init__(self, builder, value, dtype):
-        self.builder, self.value, self.dtype = builder, value, dtype
+    def __init__(self, builder, value, dtype, constants=None):
+        self.builder, self.value, self.dtype, self.constants = builder, value, dtype, constants
+
+    def new(self, value):
+        """Another value of the same function."""
+        return Lanes(self.builder, value, self.dtype, self.constants)
 
     def of(self, other):
-        """`other` as Lanes: itself, or a number in every lane."""
+        """`other` as Lanes: itself, a number in every lane, or one number for each lane."""
         if isinstance(other, Lanes):
             return other
         kind = llvm_vector(self.dtype)
-        return Lanes(self.builder, ir.Constant(kind, [float(other)] * kind.count), self.dtype)
+        numbers = tuple(map(float, other)) if isinstance(other, tuple) else (float(other),)
+        if self.constants is not None:
+            return self.new(self.constants.load(numbers))
+        return self.new(ir.Constant(kind, list(numbers) * (kind.count // len(numbers))))
 
     def _emit(self, method, *operands):
-        return Lanes(self.builder, getattr(self.builder, method)(*(self.of(x).value for x in operands)), self.dtype)
+        return self.new(getattr(self.builder, method)(*(self.of(x).value for x in operands)))
 
     def __add__(self, other):
         return self._emit("fadd", self, other)
@@ -82,12 +88,24 @@ class Lanes:
 
     def fma(self, factor, summand):
         """self * factor + summand, rounded once where the hardware can."""
-        return Lanes(self.builder, fma(self.builder, self.value, self.of(factor).value, self.of(summand).value), self.dtype)
+        return self.new(fma(self.builder, self.value, self.of(factor).value, self.of(summand).value))
 
     def where(self, comparison, bound, then):
         """`then` in the lanes where `self comparison bound` holds (never for NaN), self elsewhere."""
         hit = self.builder.fcmp_ordered(comparison, self.value, self.of(bound).value)
-        return Lanes(self.builder, self.builder.select(hit, self.of(then).value, self.value), self.dtype)
+        return self.new(self.builder.select(hit, self.of(then).value, self.value))
+
+
+def declare(module, name, kinds):
+    """A function to be called and never inlined, and whether it is new: its code is then to be written."""
+    if name in module.globals:
+        return module.globals[name], False
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+    function.linkage = "linkonce_odr"  # one copy, however many helpers call it
+    function.attributes.add("noinline")
+    # registers that are spilled would straddle cache lines in three processes of four; llvmlite does not know this name
+    set.add(function.attributes, '"stackrealign"')
+    return function, True
 
 
 def fma(builder, x, y, z):
@@ -121,6 +139,14 @@ def store_vector(builder, value, pointer, index, dtype):
     builder.store(value, vector_pointer(builder, pointer, index, dtype)).align = ITEMSIZE[dtype]
 
 
+def prefetch_line(builder, pointer, index):
+    """Ask for the cache line of pointer[index], as far as the second level."""
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [builder.bitcast(builder.gep(pointer, [index]), byte), I32(0), I32(2), I32(1)])
+
+
 def tail_mask(builder, count, n):
     """<n x i1>: the first `count` lanes."""
     lane = ir.Constant(ir.VectorType(I32, n), list(range(n)))
@@ -140,7 +166,42 @@ def masked(builder, dtype, operation):
     return cgutils.get_or_insert_function(builder.module, signature, name)
 
 
+def store_lanes(builder, placed, pointer, count, dtype):
+    """Store the first `count` lanes, or all, of each vector: `placed` has an index and a vector each."""
+    n = lanes(dtype)
+    with builder.if_else(builder.icmp_signed(">=", count, I64(n))) as (whole, part):
+        with whole:
+            for index, value in placed:
+                store_vector(builder, value, pointer, index, dtype)
+        with part:
+            mask, function = tail_mask(builder, count, n), masked(builder, dtype, "store")
+            for index, value in placed:
+                address = vector_pointer(builder, pointer, index, dtype)
+                builder.call(function, [value, address, I32(ITEMSIZE[dtype]), mask])
+
+
 # --- what the loops call ------------------------------------------------------------------------------------------
+
+
+class Static(types.Opaque):
+    """A value known while compiling, as a type: it stays known when a loop hands it on to a helper."""
+
+    def __init__(self, value):
+        self.value = value
+        super().__init__(f"static({value!r})")
+
+
+register_model(Static)(OpaqueModel)
+
+
+@intrinsic(prefer_literal=True)
+def static(typing, value):
+    """A literal as a Static."""
+
+    def codegen(context, builder, signature, args):
+        return context.get_dummy_value()
+
+    return Static(value.literal_value)(value), codegen
 
 
 def element(pointer) -> str:
@@ -197,65 +258,14 @@ def store(typing, pointer, index, value):
 @intrinsic
 def store_part(typing, pointer, index, stride, values, count):
     """The first `count` lanes of each vector of a tuple, `stride` numbers apart; nothing behind them is touched."""
-    dtype = element(pointer)
 
     def codegen(context, builder, signature, args):
-        vector = llvm_vector(dtype)
-        found = list(enumerate(cgutils.unpack_tuple(builder, args[3])))
-        places = [builder.add(args[1], builder.mul(args[2], I64(k))) for k, _ in found]
-        with builder.if_else(builder.icmp_signed(">=", args[4], I64(vector.count))) as (whole, part):
-            with whole:
-                for k, value in found:
-                    store_vector(builder, value, args[0], places[k], dtype)
-            with part:
-                mask = tail_mask(builder, args[4], vector.count)
-                function = masked(builder, dtype, "store")
-                for k, value in found:
-                    address = vector_pointer(builder, args[0], places[k], dtype)
-                    builder.call(function, [value, address, I32(ITEMSIZE[dtype]), mask])
+        vectors = cgutils.unpack_tuple(builder, args[3])
+        places = [builder.add(args[1], builder.mul(args[2], I64(k))) for k in range(len(vectors))]
+        store_lanes(builder, list(zip(places, vectors, strict=True)), args[0], args[4], element(pointer))
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp, types.intp, values, types.intp), codegen
-
-
-@intrinsic(prefer_literal=True)
-def load_all(typing, count, pointer, index, stride):
-    """`count` (a literal) vectors, `stride` numbers apart."""
-    kind, n = Vector(element(pointer)), count.literal_value
-
-    def codegen(context, builder, signature, args):
-        at = [builder.add(args[2], builder.mul(args[3], I64(k))) for k in range(n)]
-        values = [load_vector(builder, args[1], i, kind.dtype) for i in at]
-        return context.make_tuple(builder, signature.return_type, values)
-
-    return types.UniTuple(kind, n)(count, pointer, types.intp, types.intp), codegen
-
-
-@intrinsic
-def store_all(typing, pointer, index, stride, values):
-    """The vectors of a tuple, `stride` numbers apart."""
-
-    def codegen(context, builder, signature, args):
-        for k, value in enumerate(cgutils.unpack_tuple(builder, args[3])):
-            at = builder.add(args[1], builder.mul(args[2], I64(k)))
-            store_vector(builder, value, args[0], at, element(pointer))
-        return context.get_dummy_value()
-
-    return types.void(pointer, types.intp, types.intp, values), codegen
-
-
-@intrinsic
-def prefetch(typing, pointer, index):
-    """Ask for the cache line of pointer[index]."""
-
-    def codegen(context, builder, signature, args):
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [builder.bitcast(builder.gep(args[0], [args[1]]), byte), I32(0), I32(2), I32(1)])
-        return context.get_dummy_value()
-
-    return types.void(pointer, types.intp), codegen
 
 
 @intrinsic
@@ -274,38 +284,3 @@ def shift(typing, pointer, index):
         return builder.gep(args[0], [args[1]])
 
     return pointer(pointer, types.intp), codegen
-
-
-@intrinsic(prefer_literal=True)
-def cell_forward(typing, name, x, u, c):
-    """h, c', tape of the cell of that name: its own text, run on Lanes."""
-    cell = REGISTRY[name.literal_value]
-
-    def codegen(context, builder, signature, args):
-        wrap = lambda value: Lanes(builder, value, c.dtype)  # noqa: E731
-        gates = [tuple(map(wrap, cgutils.unpack_tuple(builder, args[k]))) for k in (1, 2)]
-        h, c_next, tape = cell.forward(*gates, wrap(args[3]))
-        kinds = signature.return_type
-        saved = context.make_tuple(builder, kinds[2], [v.value for v in tape])
-        return context.make_tuple(builder, kinds, [h.value, c_next.value, saved])
-
-    return types.Tuple((c, c, types.UniTuple(c, cell.n_tape)))(name, x, u, c), codegen
-
-
-@intrinsic(prefer_literal=True)
-def cell_backward(typing, name, dh, dc, c, tape):
-    """dx, du, dc_prev of the cell of that name."""
-    cell = REGISTRY[name.literal_value]
-
-    def codegen(context, builder, signature, args):
-        wrap = lambda value: Lanes(builder, value, c.dtype)  # noqa: E731
-        first = wrap(args[1])
-        dx, du, dc_prev = cell.backward(
-            first, wrap(args[2]), wrap(args[3]), tuple(map(wrap, cgutils.unpack_tuple(builder, args[4])))
-        )
-        kinds = signature.return_type
-        pack = lambda k, values: context.make_tuple(builder, kinds[k], [first.of(v).value for v in values])  # noqa: E731
-        return context.make_tuple(builder, kinds, [pack(0, dx), pack(1, du), first.of(dc_prev).value])
-
-    gates = types.UniTuple(c, cell.n_gates)
-    return types.Tuple((gates, gates, c))(name, dh, dc, c, tape), codegen

@@ -37,6 +37,7 @@ def _detect() -> Target:
     return _SSE
 
 
+_BLOCK = 1 << 15  # bytes of a panel that many tiles read one after the other
 TARGET = _detect()
 ITEMSIZE = {"float32": 4, "float64": 8}
 
@@ -54,6 +55,16 @@ def tile_rows(vectors: int) -> int:
 def panel_vectors(n_gates: int) -> int:
     """How many vectors of units a panel holds: all gates of a unit lie in one panel, about four vectors wide."""
     return max(1, 4 // n_gates)
+
+
+def panels_at_once(n_gates: int, n_parts: int = 1) -> int:
+    """How many panels a single row takes together, each in so many parts: eight sums hide how long a multiply-add takes."""
+    return -(-8 // (n_gates * panel_vectors(n_gates) * n_parts))
+
+
+def block_depth(n_gates: int) -> int:
+    """How many terms of a sum are added up in a row: as many lines of a panel as stay in the first cache between tiles."""
+    return _BLOCK // (n_gates * panel_vectors(n_gates) * TARGET.width)
 
 
 def padded(n: int, dtype: str) -> int:

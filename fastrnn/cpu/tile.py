@@ -9,85 +9,171 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastrnn.cpu.simd import I32, I64, SCALAR, element, fma, llvm_vector, load_vector, masked, splat, store_vector, tail_mask
-from fastrnn.cpu.target import ITEMSIZE, lanes, panel_vectors, tile_rows
+from fastrnn.cells import REGISTRY
+from fastrnn.cpu.simd import (
+    I32,
+    I64,
+    SCALAR,
+    declare,
+    element,
+    fma,
+    llvm_vector,
+    load_vector,
+    masked,
+    prefetch_line,
+    splat,
+    store_vector,
+    tail_mask,
+)  # fmt: skip
+from fastrnn.cpu.target import ITEMSIZE, TARGET, lanes, panel_vectors, panels_at_once, tile_rows
 
-# arguments of the generated function, all integers but the pointers
-_PARAMETERS = ("width", "rows", "a", "a_rows", "a_step", "b", "b_step", "init", "init_step", "c", "c_step", "depth")
+# arguments of the generated functions: pointers to numbers, to offsets, integers
+_POINTERS, _OFFSETS = ("a", "b", "init", "c", "ahead"), ("a_rows",)
+_PRODUCT = ("a", "a_rows", "a_step", "b", "b_step", "init", "init_step", "c", "c_step", "depth", "ahead", "ahead_step")
+_PRODUCT_OF_ROW = ("width", "a", "a_part", "b", "b_step", "b_panel", "b_part", "init", "c", "depth")
+_ASKING_ROWS = 4  # of a tile that asks for what is to come: fewer leave the loads too little time for more
 
 
-@intrinsic(prefer_literal=True)
-def product(typing, gates, width, rows, a, a_rows, a_step, b, b_step, init, init_step, c, c_step, depth):
+@intrinsic
+def product(typing, gates, width, rows, a, a_rows, a_step, b, b_step, init, init_step, c, c_step, depth, ahead, ahead_step):
     """C[r, v] = init[r, v] + Σ_k a[a_rows[r] + k a_step] b[k b_step + v], v over gates * width vectors.
 
-    gates : literal; width : 1..panel_vectors(gates), rows : 1..tile_rows(gates * width), both at run time
+    gates : Static; width : 1..panel_vectors(gates), rows : 1..tile_rows(gates * width), both at run time
     a_rows : pointer to the offset of each row of A; init_step and c_step : numbers from a row to the next
+    ahead, ahead_step : where the cache lines lie that will be needed next, and how many numbers of them go with a k
     """
-    dtype, n_gates = element(a), gates.literal_value
-    widths = range(1, panel_vectors(n_gates) + 1)
+    dtype, n_gates = element(a), gate_count(gates)
 
     def codegen(context, builder, signature, args):
-        function = _function(builder.module, dtype, n_gates, widths)
-        builder.call(function, args[1:])
+        builder.call(_product_function(builder.module, dtype, n_gates), args[1:])
         return context.get_dummy_value()
 
     intp = types.intp
     integers = types.CPointer(intp)
     return (
-        types.void(gates, intp, intp, a, integers, intp, a, intp, a, intp, a, intp, intp),
+        types.void(gates, intp, intp, a, integers, intp, a, intp, a, intp, a, intp, intp, a, intp),
         codegen,
     )
 
 
-def _function(module, dtype, n_gates, widths):
-    """The module's own function for that many gates: a switch over the widths and rows, one loop nest each."""
+@intrinsic
+def product_of_row(typing, gates, parts, width, a, a_part, b, b_step, b_panel, b_part, init, c, depth):
+    """C[v] = init[v] + Σ_p (Σ_k a[p a_part + k] b[p b_part + k b_step + v]) for one row, p < parts.
+
+    gates, parts : Static; width : 1..panel_vectors(gates), or panels_at_once(gates, parts) times the last: as many whole
+    panels, `b_panel` numbers apart
+    """
+    dtype, n_gates, n_parts = element(a), gate_count(gates), gate_count(parts)
+
+    def codegen(context, builder, signature, args):
+        builder.call(_row_function(builder.module, dtype, n_gates, n_parts), args[2:])
+        return context.get_dummy_value()
+
+    intp = types.intp
+    return types.void(gates, parts, intp, a, intp, a, intp, intp, intp, a, a, intp), codegen
+
+
+def gate_count(static):
+    """How many gates a Static says: that number, or those of the cell of that name."""
+    return static.value if isinstance(static.value, int) else REGISTRY[static.value].n_gates
+
+
+def _declare(module, name, dtype, parameters):
+    """A new function of the module's own, and its arguments by name; None where it is there already."""
     scalar = SCALAR[dtype].as_pointer()
-    kinds = [I64, I64, scalar, I64.as_pointer(), I64, scalar, I64, scalar, I64, scalar, I64, I64]
-    name = f"fastrnn_product_{dtype}_{n_gates}"
-    if name in module.globals:
-        return module.globals[name]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    named = dict(zip(_PARAMETERS, function.args, strict=True))
+    kinds = [scalar if p in _POINTERS else I64.as_pointer() if p in _OFFSETS else I64 for p in parameters]
+    function, new = declare(module, name, kinds)
+    named = dict(zip(parameters, function.args, strict=True))
     for pointer in ("a", "a_rows", "b"):
-        named[pointer].add_attribute("noalias")
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    end = function.append_basic_block("end")
-    ir.IRBuilder(end).ret_void()
-    by_width = builder.switch(named["width"], end)
-    for width in widths:
-        block = function.append_basic_block(f"width{width}")
-        by_width.add_case(I64(width), block)
-        by_rows = ir.IRBuilder(block).switch(named["rows"], end)
-        for rows in range(1, tile_rows(n_gates * width) + 1):
-            tile = function.append_basic_block(f"tile{rows}x{n_gates * width}")
-            by_rows.add_case(I64(rows), tile)
-            inner = ir.IRBuilder(tile)
-            _tile(inner, dtype, rows, n_gates * width, **{k: named[k] for k in _PARAMETERS[2:]})
-            inner.branch(end)
+        if new and pointer in named:
+            named[pointer].add_attribute("noalias")
+    return function, named if new else None
+
+
+def _product_function(module, dtype, n_gates):
+    """The module's own function for that many gates: a switch over the widths and rows, one loop nest each."""
+    function, named = _declare(module, f"fastrnn_product_{dtype}_{n_gates}", dtype, ("width", "rows", *_PRODUCT))
+    if named is None:
+        return function
+    width, rows, a, a_rows, b, init_step, c_step = (
+        named.pop(name) for name in ("width", "rows", "a", "a_rows", "b", "init_step", "c_step")
+    )
+    end, by_width = _switch(function, width)
+    for w in range(1, panel_vectors(n_gates) + 1):
+        vectors = n_gates * w
+        block = function.append_basic_block(f"width{w}")
+        by_width.add_case(I64(w), block)
+        by_rows = ir.IRBuilder(block).switch(rows, end)
+        for n in range(1, tile_rows(vectors) + 1):
+            builder = ir.IRBuilder(function.append_basic_block(f"tile{n}x{vectors}"))
+            by_rows.add_case(I64(n), builder.block)
+            each = [builder.gep(a, [builder.load(builder.gep(a_rows, [I64(r)]))]) for r in range(n)]
+            sums = _sums(builder, dtype, [(row, [(b, v) for v in range(vectors)]) for row in each], n >= _ASKING_ROWS, **{
+                key: named[key] for key in ("a_step", "b_step", "depth", "ahead", "ahead_step")
+            })  # fmt: skip
+            for r, row in enumerate(sums):
+                at_init, at_c = builder.mul(init_step, I64(r)), builder.mul(c_step, I64(r))
+                _put(builder, dtype, [row], named["init"], at_init, named["c"], at_c)
+            builder.branch(end)
     return function
 
 
-def _tile(builder, dtype, rows, vectors, a, a_rows, a_step, b, b_step, init, init_step, c, c_step, depth):
-    """One loop over k with rows * vectors sums in registers."""
+def _row_function(module, dtype, n_gates, n_parts):
+    """The module's own function: a switch over the widths; the sums of as many parts at a time as fit the registers."""
+    function, named = _declare(module, f"fastrnn_row_{dtype}_{n_gates}_{n_parts}", dtype, _PRODUCT_OF_ROW)
+    if named is None:
+        return function
+    end, by_width = _switch(function, named["width"])
+    whole, many = panel_vectors(n_gates), panels_at_once(n_gates, n_parts)
+    for w in dict.fromkeys((*range(1, whole + 1), whole * many)):
+        builder = ir.IRBuilder(function.append_basic_block(f"width{w}"))
+        by_width.add_case(I64(w), builder.block)
+        vectors, init = n_gates * min(w, whole), named["init"]
+        at_once = max(1, TARGET.accumulators // (n_gates * w))
+        for first in range(0, n_parts, at_once):
+            chains = []
+            for p in range(first, min(n_parts, first + at_once)):
+                part = builder.gep(named["b"], [builder.mul(named["b_part"], I64(p))])
+                panels = [builder.gep(part, [builder.mul(named["b_panel"], I64(j))]) for j in range(max(1, w // whole))]
+                row = builder.gep(named["a"], [builder.mul(named["a_part"], I64(p))])
+                chains.append((row, [(panel, v) for panel in panels for v in range(vectors)]))
+            sums = _sums(builder, dtype, chains, False, I64(1), named["b_step"], named["depth"], named["b"], I64(0))
+            _put(builder, dtype, sums, init, I64(0), named["c"], I64(0))
+            init = named["c"]
+        builder.branch(end)
+    return function
+
+
+def _switch(function, value):
+    """An entry block that branches by `value`, and the block where all cases end."""
+    entry, end = function.append_basic_block("entry"), function.append_basic_block("end")
+    ir.IRBuilder(end).ret_void()
+    return end, ir.IRBuilder(entry).switch(value, end)
+
+
+def _sums(builder, dtype, chains, asking, a_step, b_step, depth, ahead, ahead_step):
+    """One loop over k with all its sums in registers: Σ_k a[k] b[k, v] for each (a, [(b, v), ...]) in `chains`."""
     kind, count = llvm_vector(dtype), lanes(dtype)
     zero = ir.Constant(kind, [0.0] * count)
-    row_of_a = [builder.gep(a, [builder.load(builder.gep(a_rows, [I64(r)]))]) for r in range(rows)]
     before = builder.block
     loop, done = builder.append_basic_block("k"), builder.append_basic_block("k.done")
     builder.cbranch(builder.icmp_signed(">", depth, I64(0)), loop, done)
 
     builder.position_at_end(loop)
     # phis lead their block
-    k, at_a, at_b = (builder.phi(I64) for _ in range(3))
-    sums = [[builder.phi(kind) for _ in range(vectors)] for _ in range(rows)]
-    panel = [load_vector(builder, b, builder.add(at_b, I64(v * count)), dtype) for v in range(vectors)]
+    k, at_a, at_b, at_ahead = (builder.phi(I64) for _ in range(4))
+    sums = [[builder.phi(kind) for _ in columns] for _, columns in chains]
+    if asking:
+        prefetch_line(builder, ahead, at_ahead)
+    vectors = {
+        (b, v): load_vector(builder, b, builder.add(at_b, I64(v * count)), dtype)
+        for b, v in dict.fromkeys(column for _, columns in chains for column in columns)
+    }
     new = []
-    for r in range(rows):
-        factor = splat(builder, builder.load(builder.gep(row_of_a[r], [at_a])), kind)
-        new.append([fma(builder, factor, panel[v], sums[r][v]) for v in range(vectors)])
-    for phi, step in ((k, I64(1)), (at_a, a_step), (at_b, b_step)):
+    for (a, columns), of_row in zip(chains, sums, strict=True):
+        factor = splat(builder, builder.load(builder.gep(a, [at_a])), kind)
+        new.append([fma(builder, factor, vectors[column], total) for column, total in zip(columns, of_row, strict=True)])
+    for phi, step in ((k, I64(1)), (at_a, a_step), (at_b, b_step), (at_ahead, ahead_step)):
         following = builder.add(phi, step)
         phi.add_incoming(I64(0), before)
         phi.add_incoming(following, loop)
@@ -96,19 +182,23 @@ def _tile(builder, dtype, rows, vectors, a, a_rows, a_step, b, b_step, init, ini
     builder.cbranch(again, loop, done)
 
     builder.position_at_end(done)
-    totals = [[builder.phi(kind) for _ in range(vectors)] for _ in range(rows)]
-    for r in range(rows):
-        for v in range(vectors):
-            sums[r][v].add_incoming(zero, before)
-            sums[r][v].add_incoming(new[r][v], loop)
-            totals[r][v].add_incoming(zero, before)
-            totals[r][v].add_incoming(new[r][v], loop)
-    for r in range(rows):
-        at_init, at_c = builder.mul(init_step, I64(r)), builder.mul(c_step, I64(r))
-        for v in range(vectors):
-            start = load_vector(builder, init, builder.add(at_init, I64(v * count)), dtype)
-            total = builder.fadd(start, totals[r][v])
-            store_vector(builder, total, c, builder.add(at_c, I64(v * count)), dtype)
+    totals = [[builder.phi(kind) for _ in columns] for _, columns in chains]
+    for row in range(len(chains)):
+        for v in range(len(chains[row][1])):
+            for phi in (sums[row][v], totals[row][v]):
+                phi.add_incoming(zero, before)
+                phi.add_incoming(new[row][v], loop)
+    return totals
+
+
+def _put(builder, dtype, sums, init, at_init, c, at_c):
+    """c[v] = init[v] + the sums of each part, in their order."""
+    count = lanes(dtype)
+    for v, parts in enumerate(zip(*sums, strict=True)):
+        total = load_vector(builder, init, builder.add(at_init, I64(v * count)), dtype)
+        for part in parts:
+            total = builder.fadd(total, part)
+        store_vector(builder, total, c, builder.add(at_c, I64(v * count)), dtype)
 
 
 @intrinsic

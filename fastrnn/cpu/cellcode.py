@@ -1,0 +1,154 @@
+"""A cell's text as vector instructions: forward from memory to memory, backward on values."""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastrnn.cells import REGISTRY
+from fastrnn.cpu.simd import (
+    I32,
+    I64,
+    SCALAR,
+    Lanes,
+    Vector,
+    declare,
+    element,
+    llvm_vector,
+    load_vector,
+    splat,
+    store_lanes,
+    store_vector,
+    vector_pointer,
+)  # fmt: skip
+from fastrnn.cpu.target import TARGET
+
+_MOST = 64  # different constants of a function
+
+
+class Constants:
+    """The numbers of a function, in memory that the compiler has to take for variable.
+
+    As constants they would be loaded before a loop, sixty of them into thirty-two registers, and then from the stack.
+    """
+
+    def __init__(self, builder, dtype):
+        self._builder, self._dtype = builder, dtype
+        self._vectors, self._scalars = {}, {}
+        self._tables = [
+            ir.GlobalVariable(builder.module, ir.ArrayType(kind, _MOST), f"{builder.function.name}_{name}")
+            for name, kind in (("vectors", llvm_vector(dtype)), ("scalars", SCALAR[dtype]))
+        ]
+
+    def load(self, numbers):
+        """A vector of these numbers, of one for each lane or of a single one."""
+        builder, single = self._builder, len(numbers) == 1
+        known, table = (self._scalars, self._tables[1]) if single else (self._vectors, self._tables[0])
+        value = builder.load(builder.gep(table, [I32(0), I32(known.setdefault(numbers, len(known)))]))
+        return splat(builder, value, llvm_vector(self._dtype)) if single else value
+
+    def finish(self):
+        """Write the tables, once all numbers are known."""
+        for table, known in zip(self._tables, (self._vectors, self._scalars), strict=True):
+            element = table.value_type.element
+            values = [ir.Constant(element, list(v) if element != SCALAR[self._dtype] else v[0]) for v in known]
+            values += [ir.Constant(element, ir.Undefined)] * (_MOST - len(values))
+            table.initializer = ir.Constant(table.value_type, values)
+            table.linkage = "weak"  # what another module might replace is not known to be constant
+
+
+@intrinsic
+def advance(typing, cell, n, a, a_row, u, u_row, step, hs, cs, y, before, after, y_at, units, saved, saved_step, past):
+    """One step of a vector of units of n rows: a cell's forward (its name a Static), from memory to memory.
+
+    a, u : the input's and the recurrent sums, a_row and u_row numbers from a row to the next, `step` from a gate to the next
+    before, after, y_at : of each row, where the state lies in hs and cs, where it goes, where h goes in y as well
+    units : how many numbers y takes; saved : the tape, behind its state's place, `saved_step` numbers apart unless that is 0
+    past : whether the tape is written past the caches, which it would sweep
+    """
+    dtype, of_cell = element(a), REGISTRY[cell.value]
+
+    def codegen(context, builder, signature, args):
+        builder.call(_advance_function(builder.module, dtype, of_cell), args[1:])
+        return context.get_dummy_value()
+
+    intp, table = types.intp, types.CPointer(types.intp)
+    return types.void(cell, intp, a, intp, a, intp, intp, a, a, a, table, table, table, intp, a, intp, intp), codegen
+
+
+def _advance_function(module, dtype, cell):
+    scalar, table = SCALAR[dtype].as_pointer(), I64.as_pointer()
+    kinds = [I64, scalar, I64, scalar, I64, I64, scalar, scalar, scalar, table, table, table, I64, scalar, I64, I64]
+    function, new = declare(module, f"fastrnn_advance_{cell.name}_{dtype}", kinds)
+    if not new:
+        return function
+    n, a, a_row, u, u_row, step, hs, cs, y, before, after, y_at, units, saved, saved_step, past = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    constants = Constants(builder, dtype)
+    with cgutils.for_range(builder, n) as loop:
+        q = loop.index
+        at, to, out = (builder.load(builder.gep(places, [q])) for places in (before, after, y_at))
+
+        def lanes_at(pointer, index):
+            return Lanes(builder, load_vector(builder, pointer, index, dtype), dtype, constants)
+
+        def gates(pointer, row):
+            first = builder.mul(row, q)
+            return tuple(lanes_at(pointer, builder.add(first, builder.mul(step, I64(g)))) for g in range(cell.n_gates))
+
+        h, c, tape = cell.forward(gates(a, a_row), gates(u, u_row), lanes_at(cs, at))
+        store_vector(builder, c.value, cs, to, dtype)
+        store_vector(builder, h.value, hs, to, dtype)
+        store_lanes(builder, [(out, h.value)], y, units, dtype)
+        with builder.if_then(builder.icmp_signed(">", saved_step, I64(0))):
+            start = builder.gep(saved, [builder.mul(at, I64(len(tape)))])
+            places = [builder.mul(saved_step, I64(k)) for k in range(len(tape))]
+            with builder.if_else(builder.icmp_signed(">", past, I64(0))) as (beside, through):
+                with beside:
+                    for place, value in zip(places, tape, strict=True):
+                        store_past(builder, value.value, start, place, dtype)
+                with through:
+                    for place, value in zip(places, tape, strict=True):
+                        store_vector(builder, value.value, start, place, dtype)
+    builder.ret_void()
+    constants.finish()
+    return function
+
+
+def store_past(builder, value, pointer, index, dtype):
+    """Store a whole vector, at an address that is a multiple of its size, past the caches."""
+    store = builder.store(value, vector_pointer(builder, pointer, index, dtype))
+    store.align = TARGET.width
+    store.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+
+
+@intrinsic
+def load_tape(typing, cell, pointer, index, stride):
+    """A vector for each value that a cell (a Static) keeps, `stride` numbers apart."""
+    kind, count = Vector(element(pointer)), REGISTRY[cell.value].n_tape
+
+    def codegen(context, builder, signature, args):
+        at = [builder.add(args[2], builder.mul(args[3], I64(k))) for k in range(count)]
+        values = [load_vector(builder, args[1], i, kind.dtype) for i in at]
+        return context.make_tuple(builder, signature.return_type, values)
+
+    return types.UniTuple(kind, count)(cell, pointer, types.intp, types.intp), codegen
+
+
+@intrinsic
+def cell_backward(typing, name, dh, dc, c, tape):
+    """dx, du, dc_prev of the cell of that name (a Static)."""
+    cell = REGISTRY[name.value]
+
+    def codegen(context, builder, signature, args):
+        wrap = lambda value: Lanes(builder, value, c.dtype)  # noqa: E731
+        first = wrap(args[1])
+        dx, du, dc_prev = cell.backward(
+            first, wrap(args[2]), wrap(args[3]), tuple(map(wrap, cgutils.unpack_tuple(builder, args[4])))
+        )
+        kinds = signature.return_type
+        pack = lambda k, values: context.make_tuple(builder, kinds[k], [first.of(v).value for v in values])  # noqa: E731
+        return context.make_tuple(builder, kinds, [pack(0, dx), pack(1, du), first.of(dc_prev).value])
+
+    gates = types.UniTuple(c, cell.n_gates)
+    return types.Tuple((gates, gates, c))(name, dh, dc, c, tape), codegen

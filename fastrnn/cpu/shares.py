@@ -1,0 +1,65 @@
+"""How the work of a step is divided: among the members of a team, into tiles of rows, into panels of units."""
+
+from collections import namedtuple
+
+from numba.extending import register_jitable
+
+from fastrnn.cpu.sync import join_team
+
+# of a kernel: gates, values kept, lanes, rows of a tile, panels of a single row at once; vectors of units, how many of their
+# panels are whole, units with padding; terms of a sum over H and over I that are added up in a row
+Sizes = namedtuple("Sizes", ("G", "K", "L", "R", "P", "V", "whole", "Hp", "run", "x_run"))
+# of a member: its number, the team's size (0: it came too late), among how many it divides rows, its panels
+Part = namedtuple("Part", ("member", "team", "row_member", "row_team", "first", "end"))
+
+
+@register_jitable
+def part_of(w, member, team, V):
+    """A member's part of a loop with the words w: rows of every panel, or every row of some panels."""
+    panels = (V + w.W - 1) // w.W
+    if w.by_units:
+        member, team = join_team(w.control, team)
+        if member < 0:
+            return Part(0, 0, 0, 1, 0, 0)
+        return Part(member, team, 0, 1, panels * member // team, panels * (member + 1) // team)
+    return Part(member, team, member, team, 0, panels)
+
+
+@register_jitable
+def share(part, count, strided):
+    """The rows of one member, of `count`: the first, the step to the next, how many."""
+    member, team = part.row_member, part.row_team
+    if team == 1:
+        return 0, 1, count
+    if strided:
+        return member, team, max(0, (count - member + team - 1) // team)
+    first = count * member // team
+    return first, 1, count * (member + 1) // team - first
+
+
+@register_jitable
+def next_rows(left, most):
+    """How many rows the next tile takes, so that all tiles are about equally high."""
+    blocks = (left + most - 1) // most
+    return (left + blocks - 1) // blocks
+
+
+@register_jitable
+def panels_in_turn(part, done, most, whole, s):
+    """The panel that comes after `done` others of a part, and how many from there, all within the `whole` ones, at once.
+
+    Every other step goes backwards: it starts with what the caches still hold.
+    """
+    many = most if done + most <= part.end - part.first else 1
+    first = part.end - done - many if s % 2 else part.first + done
+    if many > 1 and first + many > whole:
+        many = 1
+        first = part.end - done - 1 if s % 2 else first
+    return first, many
+
+
+@register_jitable
+def run_of(terms, most):
+    """How many terms of a sum are added up in a row, from zero: at most `most`, the same whatever the tile."""
+    blocks = max(1, (terms + most - 1) // most)
+    return max(1, (terms + blocks - 1) // blocks)
