@@ -105,8 +105,8 @@ th:first-child, td:first-child {{ text-align: left }} thead th {{ border-bottom:
 {tables}
 <h2>Cost</h2><ul>{models}</ul>
 <p>ratio: the other implementation's time over fastrnn's, above 1 where fastrnn is faster. Limit: the larger of the
-products' operations over the peak and the bytes of recurrent weights over the bandwidth of the cache that they fit, both
-measured here.</p>
+products' operations over the peak and the bytes of recurrent weights over the bandwidth of the nearest caches
+with room for them, both measured here.</p>
 <h2>Machine</h2><dl>{machine}</dl>
 </body></html>
 """
