@@ -5,11 +5,13 @@ same W * L units, [k][gate][unit]; for a plain product it holds W * L columns, [
 Sums over many rows (a weight's gradient) run in blocks, each from zero: a fixed order, and smaller errors.
 """
 
+from collections import namedtuple
+
 from numba.extending import register_jitable
 
 from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.shares import next_rows
-from fastrnn.cpu.simd import add, load, load_part, shift, static, store, store_part
+from fastrnn.cpu.simd import add, ask, load, load_part, shift, static, store, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
 from fastrnn.cpu.target import lanes, padded
 from fastrnn.cpu.tile import product, transpose
@@ -22,7 +24,13 @@ GEMM = Fields(
     ("a", "b", "c", "sums", "zero", "work"), ("offsets",),
     ("M", "N", "K", "a_m", "a_k", "b_k", "c_m", "depth", "chunk", "work_size"),
 )  # fmt: skip
-_TILES = 32  # of A that are packed together: long runs of memory, and still in the second-level cache
+_TILES = 32  # of A that are taken together: long runs of memory, and still in the second-level cache
+_WIDTH = 4  # vectors of a panel of B
+
+# a block of the product: rows of C from m, columns n0 to n1, terms from k
+Block = namedtuple("Block", ("m", "rows", "n0", "n1", "k", "depth"))
+# a member's own memory: the panels of B, the strips of A or a row of its sums, a tile of C, where rows of A start
+Mine = namedtuple("Mine", ("panels", "strips", "tile", "offsets"))
 
 
 @register_jitable
@@ -89,106 +97,118 @@ def build_pack_columns(dtype, L, digest):
 
 
 @register_jitable
-def pack_strips(a, at, a_k, depth, count, L, block):
-    """`depth` runs of `count` numbers of A -> strips of L numbers, [strip][k][number]: a tile reads one run of memory."""
-    whole = count // L * L
-    for k in range(depth):
-        for q in range(0, whole, L):
-            store(block, q * depth + k * L, load(a, at + k * a_k + q))
-        if whole < count:
-            store(block, whole * depth + k * L, load_part(a, at + k * a_k + whole, count - whole))
+def add_sums(w, at, L, run):
+    """w.sums[m] += the sums of A[m, k] over a block's k, `chunk` summands in a row, which are gathered in `run`."""
+    sums = shift(w.sums, at.m)
+    for k0 in range(0, at.depth, w.chunk):
+        for k in range(k0, min(at.depth, k0 + w.chunk)):
+            a = shift(w.a, at.m + (at.k + k) * w.a_k)
+            for q in range(0, at.rows, L):
+                summand = load_part(a, q, at.rows - q)
+                store(run, q, summand if k == k0 else add(load(run, q), summand))
+        for q in range(0, at.rows, L):
+            store_part(sums, q, 0, (add(load_part(sums, q, at.rows - q), load(run, q)),), at.rows - q)
 
 
 @register_jitable
-def add_sums(block, depth, count, L, sums, chunk):
-    """sums[q] += the sums over k of packed strips, `chunk` summands in a row."""
-    for q in range(0, count, L):
-        total = load_part(sums, q, count - q)
-        for k0 in range(0, depth, chunk):
-            run = load(block, q * depth + k0 * L)
-            for k in range(k0 + 1, min(depth, k0 + chunk)):
-                run = add(run, load(block, q * depth + k * L))
-            total = add(total, run)
-        store_part(sums, q, 0, (total,), count - q)
+def pack_strips(w, at, L, strips):
+    """A block of A -> strips of L rows, [strip][k][row]: a tile reads one run of memory."""
+    for k in range(at.depth):
+        a = shift(w.a, at.m + (at.k + k) * w.a_k)
+        for q in range(0, at.rows, L):
+            store(strips, q * at.depth + k * L, load_part(a, q, at.rows - q))
 
 
 @register_jitable
-def edge(w, width, n, rows_of_a, rows, a_step, panel, tile, to, columns, first, depth, L):
-    """A tile whose last columns are no whole vectors: by way of `tile`."""
-    product(static(1), width, n, rows_of_a, rows, a_step, panel, width * L, w.zero, 0, tile, width * L, depth, panel, 0)
+def edge(w, at, width, n, a, a_step, panel, q, unit, L, mine):
+    """A tile whose last columns are no whole vectors: by way of memory of its own."""
+    product(
+        static(1), width, n, a, mine.offsets, a_step, panel, width * L, w.zero, 0, mine.tile, width * L, at.depth, panel, 0
+    )
     for r in range(n):
         for v in range(width):
-            at, left = to + r * w.c_m + v * L, columns - v * L
-            total = load(tile, (r * width + v) * L)
-            if not first:
-                total = add(load_part(w.c, at, left), total)
-            store_part(w.c, at, 0, (total,), left)
+            to, left = (at.m + q + r) * w.c_m + unit + v * L, at.n1 - unit - v * L
+            total = load(mine.tile, (r * width + v) * L)
+            if at.k > 0:
+                total = add(load_part(w.c, to, left), total)
+            store_part(w.c, to, 0, (total,), left)
 
 
 @register_jitable
-def multiply(w, L, R, m, count, n0, n1, k0, depth, panels, tile, block, rows):
-    """C += A B for `count` rows from m, columns n0 to n1, terms k0 to k0 + depth."""
-    V, packed = (n1 - n0 + L - 1) // L, w.a_m == 1
-    for v0 in range(0, V, 4):
-        width, unit, panel = min(4, V - v0), n0 + v0 * L, shift(panels, v0 * L * depth)
-        q = 0
-        while q < count:
+def multiply(w, at, direct, L, R, mine):
+    """C += A B for a block, whose A lies in strips unless it is read `direct`."""
+    V, tiles = (at.n1 - at.n0 + L - 1) // L, (at.rows + R - 1) // R
+    row_step, a_step = (w.a_m, w.a_k) if direct else (1, L)
+    for v0 in range(0, V, _WIDTH):
+        width, unit = min(_WIDTH, V - v0), at.n0 + v0 * L
+        panel = shift(mine.panels, v0 * L * at.depth)
+        following = shift(panel, width * L * at.depth) if v0 + width < V else mine.panels
+        ask_step = (width * L + tiles - 1) // tiles
+        q, tile = 0, 0
+        while q < at.rows:
             # a tile lies within a strip, or anywhere
-            strip = q // L * L if packed else 0
-            n = next_rows((min(count, strip + L) if packed else count) - q, R)
-            rows_of_a, a_step = (shift(block, strip * depth), L) if packed else (shift(w.a, m * w.a_m + k0 * w.a_k), 1)
+            strip = 0 if direct else q // L * L
+            n = next_rows((at.rows if direct else min(at.rows, strip + L)) - q, R)
+            a = shift(w.a, at.m * w.a_m + at.k * w.a_k) if direct else shift(mine.strips, strip * at.depth)
+            ahead, ahead_step = shift(following, ask_step * at.depth * tile), ask_step
+            if direct and w.a_k > 1 and v0 == 0 and q % L < R:
+                # B is small; of A, the same rows' next terms are far
+                ahead, ahead_step = shift(a, q + at.depth * w.a_k), w.a_k
+            to = shift(w.c, (at.m + q) * w.c_m + unit)
             for r in range(n):
-                rows[r] = (q - strip + r) * w.a_m
-            to = (m + q) * w.c_m + unit
-            if unit + width * L > n1:
-                edge(w, width, n, rows_of_a, rows, a_step, panel, tile, to, n1 - unit, k0 == 0, depth, L)
+                mine.offsets[r] = (q - strip + r) * row_step
+                for v in range(width):
+                    ask(shift(to, r * w.c_m + v * L))
+            if unit + width * L > at.n1:
+                edge(w, at, width, n, a, a_step, panel, q, unit, L, mine)
             else:
-                start, start_step = (w.zero, 0) if k0 == 0 else (shift(w.c, to), w.c_m)
+                start, start_step = (to, w.c_m) if at.k > 0 else (w.zero, 0)
                 product(
-                    static(1), width, n, rows_of_a, rows, a_step, panel, width * L,
-                    start, start_step, shift(w.c, to), w.c_m, depth, panel, 0,
+                    static(1), width, n, a, mine.offsets, a_step, panel, width * L,
+                    start, start_step, to, w.c_m, at.depth, ahead, ahead_step,
                 )  # fmt: skip
             q += n
+            tile += 1
 
 
-def work_size(N, depth, R, dtype, packed):
-    """Numbers of working memory that a thread of a product needs: panels of B, a tile; a block of A if packed."""
-    block = padded(_TILES * R, dtype) if packed else 0
-    return depth * (padded(N, dtype) + block) + R * 4 * lanes(dtype)
+def work_size(N, depth, R, dtype):
+    """Numbers of working memory that a thread of a product needs: see `Mine`."""
+    return depth * (padded(N, dtype) + padded(_TILES * R, dtype)) + R * _WIDTH * lanes(dtype)
 
 
 def build_gemm(dtype, L, R, digest):
     """C (M, N) = A B, with A[m, k] = a[m a_m + k a_k], B[k, n] = b[k b_k + n]; threads divide the larger of M and N.
 
-    Where A lies k by k (a_m = 1) it is packed, and with a `chunk` its sums over k are added to `sums` (M,).
+    Where A lies k by k (a_m = 1) it is packed, unless so few columns use it that this would not pay; and with a `chunk`
+    its sums over k are added to `sums` (M,).
     """
     group = _TILES * R
 
     def gemm(member, team, args):
         _ = digest
         w = words_of(args, "gemm", "GEMM", dtype)
-        m0, m1, n0, n1, chunk = 0, w.M, 0, w.N, w.chunk
+        m0, m1, n0, n1, summing = 0, w.M, 0, w.N, w.chunk > 0
         if w.M >= w.N:
             m0, m1 = w.M * member // team, w.M * (member + 1) // team
         else:
             blocks = (w.N + L - 1) // L
             n0, n1 = blocks * member // team * L, min(w.N, blocks * (member + 1) // team * L)
-            chunk = chunk if member == 0 else 0
+            summing = summing and member == 0
+        direct = w.a_m > 1 or n1 - n0 <= 2 * _WIDTH * L
         mode = flush_denormals()
         panels = shift(w.work, member * w.work_size)
-        tile = shift(panels, (n1 - n0 + L - 1) // L * L * w.depth)
-        block = shift(tile, R * 4 * L)
-        rows = shift(w.offsets, member * 8)
-        for k0 in range(0, w.K, w.depth):
-            depth = min(w.depth, w.K - k0)
-            pack_columns(w.b, k0 * w.b_k + n0, w.b_k, depth, n1 - n0, 4, L, panels, 0, depth)
+        strips = shift(panels, (n1 - n0 + L - 1) // L * L * w.depth)
+        mine = Mine(panels, strips, shift(strips, (group + L - 1) // L * L * w.depth), shift(w.offsets, member * 8))
+        for k in range(0, w.K, w.depth):
+            depth = min(w.depth, w.K - k)
+            pack_columns(w.b, k * w.b_k + n0, w.b_k, depth, n1 - n0, _WIDTH, L, panels, 0, depth)
             for m in range(m0, m1, group):
-                count = min(group, m1 - m)
-                if w.a_m == 1:
-                    pack_strips(w.a, m + k0 * w.a_k, w.a_k, depth, count, L, block)
-                    if chunk > 0:
-                        add_sums(block, depth, count, L, shift(w.sums, m), chunk)
-                multiply(w, L, R, m, count, n0, n1, k0, depth, panels, tile, block, rows)
+                at = Block(m, min(group, m1 - m), n0, n1, k, depth)
+                if summing:
+                    add_sums(w, at, L, strips)
+                if not direct:
+                    pack_strips(w, at, L, strips)
+                multiply(w, at, direct, L, R, mine)
         restore_denormals(mode)
 
     return gemm

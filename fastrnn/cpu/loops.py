@@ -15,7 +15,7 @@ from fastrnn.cells import REGISTRY
 from fastrnn.cpu.cellcode import advance, cell_backward, load_tape
 from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.shares import Sizes, next_rows, panels_in_turn, part_of, run_of, share
-from fastrnn.cpu.simd import add, load, load_part, shift, static, store, store_part
+from fastrnn.cpu.simd import add, ask, load, load_part, shift, static, store, store_part
 from fastrnn.cpu.steps import Mine, Step, collect, locate, place, rows_before, state_after, still_active
 from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
 from fastrnn.cpu.tile import product, product_of_row
@@ -28,7 +28,7 @@ FORWARD = Fields(
 )  # fmt: skip
 BACKWARD = Fields(
     ("dy", "saved", "hs", "cs", "dx", "du", "dh", "dc", "w_hh", "zero"), _TABLES,
-    ("s0", "s1", "N", "H", "W", "y_t", "y_n", "ends", "reverse", "by_units", "strided", "shared"),
+    ("s0", "s1", "N", "H", "W", "row", "y_t", "y_n", "ends", "reverse", "by_units", "strided", "shared"),
 )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def input_panel(cell, z, w, panel, following, count, x_at, to, to_step):
     line, v0 = z.G * z.L, panel * w.W
     row = min(w.W, z.V - v0) * line
     weights, tiles = shift(w.w_ih, v0 * line * w.I), (count + z.R - 1) // z.R
-    ask = (row + tiles - 1) // tiles
+    ask_step = (row + tiles - 1) // tiles
     for k0 in range(0, max(1, w.I), z.x_run):
         k1 = min(w.I, k0 + z.x_run)
         after = shift(weights, k1 * row) if k1 < w.I else following
@@ -49,7 +49,7 @@ def input_panel(cell, z, w, panel, following, count, x_at, to, to_step):
             start, start_step = (target, to_step) if k0 > 0 else (shift(w.b_ih, v0 * line), 0)
             product(
                 cell, row // line, n, shift(w.x, k0), shift(x_at, i), 1, shift(weights, k0 * row), row,
-                start, start_step, target, to_step, k1 - k0, shift(after, ask * (k1 - k0) * tile), ask,
+                start, start_step, target, to_step, k1 - k0, shift(after, ask_step * (k1 - k0) * tile), ask_step,
             )  # fmt: skip
             i += n
 
@@ -124,7 +124,7 @@ def recurrent_panel(cell, z, w, panel, following, count, pre, pre_step, mine):
     line, v0 = z.G * z.L, panel * w.W
     row = min(w.W, z.V - v0) * line
     weights, tiles = shift(w.w_hh, v0 * line * w.H), (count + z.R - 1) // z.R
-    ask = (row + tiles - 1) // tiles
+    ask_step = (row + tiles - 1) // tiles
     for k0 in range(0, w.H, z.run):
         k1 = min(w.H, k0 + z.run)
         after = shift(weights, k1 * row) if k1 < w.H else following
@@ -135,7 +135,7 @@ def recurrent_panel(cell, z, w, panel, following, count, pre, pre_step, mine):
             start, start_step = (sums, row) if k0 > 0 else (shift(w.b_hh, v0 * line), 0)
             product(
                 cell, row // line, n, shift(w.hs, k0), shift(mine.before, i), 1, shift(weights, k0 * row), row,
-                start, start_step, sums, row, k1 - k0, shift(after, ask * (k1 - k0) * tile), ask,
+                start, start_step, sums, row, k1 - k0, shift(after, ask_step * (k1 - k0) * tile), ask_step,
             )  # fmt: skip
             if k1 == w.H:
                 finish(cell, z, w, i, n, v0, row // line, shift(pre, i * pre_step), pre_step, sums, mine)
@@ -187,23 +187,46 @@ def build_forward(name, dtype, G, K, L, R, P, D, digest):
 
 
 @register_jitable
+def ask_gradients(z, w, kept, row, y_row, unit):
+    """Ask for what the gradients of a row of the tape need and where they go: the forward pass was long ago."""
+    ask(shift(w.dy, y_row + unit))
+    ask(shift(w.cs, row * z.Hp + unit))
+    for k in range(z.K):
+        ask(shift(kept, row * z.K * z.Hp + k * z.Hp + unit))
+    for g in range(z.G):
+        ask(shift(w.dx, row * w.row + g * w.H + unit))
+        if not w.shared:
+            ask(shift(w.du, row * w.row + g * w.H + unit))
+
+
+@register_jitable
 def gradients(cell, z, w, part, step, from_output):
     """The cell's backward on this member's rows and units: gradients of the pre-activations, and of c before the step."""
+    active = step.following - step.base
+    # where h is all the tape, it is the state after the step
+    tape = shift(w.hs, active * z.Hp) if from_output else w.saved
     for i in range(step.count):
         m = step.first + i * step.by
         y_row, row = place(w, step.s, m, w.y_t, w.y_n), step.base + m
         kept, at = w.saved, row * z.K * z.Hp
         if from_output:
             kept, at = w.hs, state_after(w, step, m) * z.Hp
+        # a row ahead, or the first of the step that comes next
+        ahead, y_ahead = row + step.by, y_row
+        if i + 1 < step.count:
+            y_ahead = place(w, step.s, m + step.by, w.y_t, w.y_n)
+        elif step.s > 0:
+            ahead, y_ahead = step.base - active + step.first, place(w, step.s - 1, step.first, w.y_t, w.y_n)
         for v in range(part.first * w.W, min(z.V, part.end * w.W)):
             unit = v * z.L
+            ask_gradients(z, w, tape, ahead, y_ahead, unit)
             dh = add(load_part(w.dy, y_row + unit, w.H - unit), load(w.dh, m * z.Hp + unit))
-            tape = load_tape(cell, kept, at + unit, z.Hp)
-            dx, du, dc = cell_backward(cell, dh, load(w.dc, m * z.Hp + unit), load(w.cs, row * z.Hp + unit), tape)
+            saved = load_tape(cell, kept, at + unit, z.Hp)
+            dx, du, dc = cell_backward(cell, dh, load(w.dc, m * z.Hp + unit), load(w.cs, row * z.Hp + unit), saved)
             store(w.dc, m * z.Hp + unit, dc)
-            store_part(w.dx, row * z.G * w.H + unit, w.H, dx, w.H - unit)
+            store_part(w.dx, row * w.row + unit, w.H, dx, w.H - unit)
             if not w.shared:
-                store_part(w.du, row * z.G * w.H + unit, w.H, du, w.H - unit)
+                store_part(w.du, row * w.row + unit, w.H, du, w.H - unit)
 
 
 @register_jitable
@@ -217,7 +240,7 @@ def backward_row(cell, z, w, part, step):
         to = shift(w.dh, m * z.Hp + v0 * z.L)
         for k0 in range(0, w.H, z.run):
             product_of_row(
-                static(1), cell, many * line // z.L, shift(w.du, (step.base + m) * depth + k0), w.H,
+                static(1), cell, many * line // z.L, shift(w.du, (step.base + m) * w.row + k0), w.H,
                 shift(w.w_hh, v0 * z.L * depth + k0 * line), line, line * depth, line * w.H,
                 to if k0 > 0 else w.zero, to, min(z.run, w.H - k0),
             )  # fmt: skip
@@ -226,33 +249,34 @@ def backward_row(cell, z, w, part, step):
 
 @register_jitable
 def backward_tiles(z, w, part, step, rows):
-    """dh = W_hhᵀ du of several rows: panel by panel, a block of a gate's terms at a time, a tile of rows at a time."""
-    depth, tiles = z.G * w.H, (step.count + z.R - 1) // z.R
+    """dh = W_hhᵀ du of several rows: a block of every gate's terms at a time, panel by panel, a tile of rows at a time.
+
+    All panels with a block before the next block: those terms of du stay in the second-level cache.
+    """
+    depth, tiles, panels = z.G * w.H, (step.count + z.R - 1) // z.R, part.end - part.first
     for i in range(step.count):
-        rows[i] = (step.base + step.first + i * step.by) * depth
-    for done in range(part.end - part.first):
-        panel, _ = panels_in_turn(part, done, 1, 0, step.s)
-        v0 = panel * w.W
-        width = min(w.W, z.V - v0)
-        line = width * z.L
-        ask = (line + tiles - 1) // tiles
-        for k0 in range(0, w.H, z.run):
-            terms = min(z.run, w.H - k0)
+        rows[i] = (step.base + step.first + i * step.by) * w.row
+    for k0 in range(0, w.H, z.run):
+        terms = min(z.run, w.H - k0)
+        for done in range(panels):
+            panel, _ = panels_in_turn(part, done, 1, 0, step.s)
+            after, _ = panels_in_turn(part, min(done + 1, panels - 1), 1, 0, step.s)
+            v0 = panel * w.W
+            line = min(w.W, z.V - v0) * z.L
+            ask_step = (line + tiles - 1) // tiles
             for g in range(z.G):
                 weights = shift(w.w_hh, v0 * z.L * depth + (g * w.H + k0) * line)
                 following = shift(weights, w.H * line)
                 if g + 1 == z.G:
-                    following = shift(w.w_hh, v0 * z.L * depth + (k0 + terms) * line)
-                    if k0 + terms == w.H and done + 1 < part.end - part.first:
-                        following = shift(w.w_hh, panels_in_turn(part, done + 1, 1, 0, step.s)[0] * w.W * z.L * depth)
+                    following = shift(w.w_hh, after * w.W * z.L * depth + k0 * line)
                 i = 0
                 for tile in range(tiles):
                     n = next_rows(step.count - i, z.R)
                     to = shift(w.dh, (step.first + i * step.by) * z.Hp + v0 * z.L)
                     start, start_step = (to, step.by * z.Hp) if k0 + g > 0 else (w.zero, 0)
                     product(
-                        static(1), width, n, shift(w.du, g * w.H + k0), shift(rows, i), 1, weights, line,
-                        start, start_step, to, step.by * z.Hp, terms, shift(following, ask * terms * tile), ask,
+                        static(1), line // z.L, n, shift(w.du, g * w.H + k0), shift(rows, i), 1, weights, line,
+                        start, start_step, to, step.by * z.Hp, terms, shift(following, ask_step * terms * tile), ask_step,
                     )  # fmt: skip
                     i += n
 

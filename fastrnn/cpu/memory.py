@@ -23,6 +23,12 @@ def name_of(array: Array) -> str:
     return _NAMES[array.dtype]
 
 
+def spread(n: int, dtype: str) -> int:
+    """n numbers rounded up to an odd number of cache lines: rows a power of two apart fall into few sets of the caches."""
+    lines = -(-n * ITEMSIZE[dtype] // LINE)
+    return (lines + 1 - lines % 2) * LINE // ITEMSIZE[dtype]
+
+
 class _Lent(np.ndarray):
     """Memory on loan: when the last array that lives in it is gone, it goes back to the pool."""
 

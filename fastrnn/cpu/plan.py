@@ -12,7 +12,7 @@ from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array
 from fastrnn.cpu import gemm, loops, probe
 from fastrnn.cpu.kernel import Kernel, Task, compile_kernel, digest
-from fastrnn.cpu.memory import Block, Layout, Pieces
+from fastrnn.cpu.memory import Block, Layout, Pieces, spread
 from fastrnn.cpu.sync import CONTROL_WORDS
 from fastrnn.cpu.target import ITEMSIZE, block_depth, lanes, padded, panel_vectors, panels_at_once, tile_rows
 from fastrnn.cpu.threads import get_num_threads, launch
@@ -180,13 +180,14 @@ class Backward(_Loop):
         self.team, self.steps = team_for(N, G, H, H, steps, dtype, panel), range(steps - 1, -1, -1)
         self.steps_a_call = max(1, int(_CALL_FLOPS / max(1.0, 2.0 * N * G * H * H)))
         GH, shared = G * H, cell.shares_gradient
-        state, gates = ((N, Hp), dtype), ((total, GH), dtype)
+        row = spread(GH, dtype)
+        state, gates = ((N, Hp), dtype), ((total, row), dtype)
         depth = next(depth for most, depth in _DEPTHS if total <= most)
         # a bias gradient is the sum of what the product of its weight packs
         chunks = [max(16, depth // 4) * wanted for wanted in (biases[0], biases[1] and not (shared and biases[0]))]
-        dw_ih = Product(dtype, (GH, I, total), (1, GH, I), depth, chunks[0])
-        dw_hh = Product(dtype, (GH, H, total), (1, GH, Hp), depth, chunks[1])
-        d_rows = Product(dtype, (total, I, GH), (GH, 1, I), max(128, min(512, (1 << 17) // max(1, I))))
+        dw_ih = Product(dtype, (GH, I, total), (1, row, I), depth, chunks[0])
+        dw_hh = Product(dtype, (GH, H, total), (1, row, Hp), depth, chunks[1])
+        d_rows = Product(dtype, (total, I, GH), (row, 1, I), max(128, min(512, (1 << 17) // max(1, I))))
         products = self.dw_ih, self.dw_hh, self.d_rows = dw_ih, dw_hh, d_rows
         self.block = block = Block(Layout({
             "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * N,), "intp"),
@@ -198,7 +199,7 @@ class Backward(_Loop):
         self.control, self.dh, self.dc = block["control"], block["dh"], block["dc"]
         dx, du = block.at("dx"), block.at("dx" if shared else "du")
         self.task = Task(
-            kernel("backward", cell.name, dtype), loops.BACKWARD, dx=dx, du=du, N=N, H=H, W=panel,
+            kernel("backward", cell.name, dtype), loops.BACKWARD, dx=dx, du=du, N=N, H=H, W=panel, row=row,
             **{piece: block.at(piece) for piece in ("dh", "dc", "zero", "offsets", "control")},
             ends=shape.ends, reverse=reverse, by_units=self.team.by_units, strided=ragged, shared=shared,
         )  # fmt: skip
@@ -223,7 +224,7 @@ class Product:
         (M, N, K), (a_m, a_k, b_k) = shape, steps
         self.team = get_num_threads() if 2.0 * M * N * K > _TEAM_FLOPS else 1
         depth = max(1, min(depth, K))
-        self.work_size = gemm.work_size(N, depth, tile_rows(4), dtype, a_m == 1)
+        self.work_size = gemm.work_size(N, depth, tile_rows(4), dtype)
         self.rows = max(8, int(_CALL_FLOPS / max(1.0, 2.0 * N * K)))  # of C a call
         self.M, item = M if K else 0, ITEMSIZE[dtype]
         self._steps = a_m * item, N * item, item  # bytes from a row of A, of C, of the sums to the next
