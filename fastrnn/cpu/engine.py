@@ -137,8 +137,8 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
 
     d = Block(work.gradients)
     d_rows = empty((rows.total, I), dtype)
-    for name in d.layout.places:
-        if name.startswith("b") or not rows.total:
+    if not rows.total:
+        for name in d.layout.places:
             d[name][...] = 0
     work.dw_ih.run(block.at("x"), d.at("w_ih"), d.at("b_ih") if "b_ih" in d else 0)
     work.dw_hh.run(block.at("hs"), d.at("w_hh"), d.at("b_hh") if "b_hh" in d else 0)

@@ -98,7 +98,7 @@ def build_pack_columns(dtype, L, digest):
 
 @register_jitable
 def add_sums(w, at, L, run):
-    """w.sums[m] += the sums of A[m, k] over a block's k, `chunk` summands in a row, which are gathered in `run`."""
+    """w.sums[m] = Σ_k A[m, k], what a block adds to it: `chunk` summands in a row, which are gathered in `run`."""
     sums = shift(w.sums, at.m)
     for k0 in range(0, at.depth, w.chunk):
         for k in range(k0, min(at.depth, k0 + w.chunk)):
@@ -107,7 +107,10 @@ def add_sums(w, at, L, run):
                 summand = load_part(a, q, at.rows - q)
                 store(run, q, summand if k == k0 else add(load(run, q), summand))
         for q in range(0, at.rows, L):
-            store_part(sums, q, 0, (add(load_part(sums, q, at.rows - q), load(run, q)),), at.rows - q)
+            total = load(run, q)
+            if at.k + k0 > 0:
+                total = add(load_part(sums, q, at.rows - q), total)
+            store_part(sums, q, 0, (total,), at.rows - q)
 
 
 @register_jitable
@@ -180,7 +183,7 @@ def build_gemm(dtype, L, R, digest):
     """C (M, N) = A B, with A[m, k] = a[m a_m + k a_k], B[k, n] = b[k b_k + n]; threads divide the larger of M and N.
 
     Where A lies k by k (a_m = 1) it is packed, unless so few columns use it that this would not pay; and with a `chunk`
-    its sums over k are added to `sums` (M,).
+    its sums over k go to `sums` (M,).
     """
     group = _TILES * R
 

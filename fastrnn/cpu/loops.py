@@ -14,9 +14,9 @@ import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of w
 from fastrnn.cells import REGISTRY
 from fastrnn.cpu.cellcode import advance, cell_backward, load_tape
 from fastrnn.cpu.kernel import Fields, words_of
-from fastrnn.cpu.shares import Sizes, next_rows, panels_in_turn, part_of, run_of, share
+from fastrnn.cpu.shares import Sizes, next_rows, panels_in_turn, part_of, rows_near, run_of, share
 from fastrnn.cpu.simd import add, ask, load, load_part, shift, static, store, store_part
-from fastrnn.cpu.steps import Mine, Step, collect, locate, place, rows_before, state_after, still_active
+from fastrnn.cpu.steps import Mine, Step, collect, from_row, locate, place, rows_before, state_after, still_active
 from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
 from fastrnn.cpu.tile import product, product_of_row
 
@@ -99,12 +99,12 @@ def forward_row(cell, z, w, part, s, f, mine):
 
 
 @register_jitable
-def forward_tiles(cell, z, w, part, s, count, f, mine):
+def forward_tiles(cell, z, w, part, turn, count, f, mine):
     """A step of several rows, panel by panel. Their input's sums lie from row f; f < 0: they are still to be computed."""
     line, panels = z.G * z.L, part.end - part.first
     for done in range(panels):
-        panel, _ = panels_in_turn(part, done, 1, 0, s)
-        following, _ = panels_in_turn(part, min(done + 1, panels - 1), 1, 0, s)
+        panel, _ = panels_in_turn(part, done, 1, 0, turn)
+        following, _ = panels_in_turn(part, min(done + 1, panels - 1), 1, 0, turn)
         v0 = panel * w.W
         row = min(w.W, z.V - v0) * line
         if f < 0:
@@ -142,15 +142,16 @@ def recurrent_panel(cell, z, w, panel, following, count, pre, pre_step, mine):
             i += n
 
 
-def build_forward(name, dtype, G, K, L, R, P, D, digest):
-    """The forward kernel of a cell: G gates, K kept values, L lanes, tiles of R rows, P panels at once for one row."""
+def build_forward(name, dtype, G, K, L, R, P, D, near, digest):
+    """The forward kernel of a cell: G gates, K kept values, L lanes, tiles of R rows, P panels at once for one row; for D
+    and `near` see target.py."""
 
     def forward(member, team, args):
         _ = digest
         cell = static(name)
         w = words_of(args, "loops", "FORWARD", dtype)
         V = (w.H + L - 1) // L
-        z = Sizes(G, K, L, R, P, V, V // w.W, V * L, run_of(w.H, D), run_of(w.I, D))
+        z = Sizes(G, K, L, R, P, V, V // w.W, V * L, run_of(w.H, D), run_of(w.I, D), rows_near(w.H + w.I, near))
         part = part_of(w, member, team, V)
         if part.team == 0:
             return
@@ -160,7 +161,7 @@ def build_forward(name, dtype, G, K, L, R, P, D, digest):
         state = shift(table, w.capacity + w.N)
         mine = Mine(work, shift(work, w.pre_size), table, state, shift(state, w.N), shift(state, 2 * w.N))
 
-        active, ahead, f, alone = w.N, w.s0, 0, False
+        active, ahead, f, alone, turn = w.N, w.s0, 0, False, 0
         base = rows_before(w, w.s0) if w.keep else w.s0 % 2 * w.N
         for s in range(w.s0, w.s1):
             active = still_active(active, s, w.length)
@@ -176,7 +177,11 @@ def build_forward(name, dtype, G, K, L, R, P, D, digest):
             if count == 1:
                 forward_row(cell, z, w, part, s, f, mine)
             elif count > 1:
-                forward_tiles(cell, z, w, part, s, count, -1 if alone else f, mine)
+                together = next_rows(count, z.near)
+                for i in range(0, count, together):
+                    n, at = min(together, count - i), -1 if alone else f + i
+                    forward_tiles(cell, z, w, part, turn, n, at, from_row(mine, i))
+                    turn += 1
             f += count
             base = step.following
             if w.by_units:
@@ -281,7 +286,7 @@ def backward_tiles(z, w, part, step, rows):
                     i += n
 
 
-def build_backward(name, dtype, G, K, L, R, P, D, digest):
+def build_backward(name, dtype, G, K, L, R, P, D, near, digest):
     """The backward kernel of a cell: gradients of the pre-activations, step by step from the end.
 
     Of a cell that keeps its h only, the tape is where the next step's state is.
@@ -293,7 +298,7 @@ def build_backward(name, dtype, G, K, L, R, P, D, digest):
         cell = static(name)
         w = words_of(args, "loops", "BACKWARD", dtype)
         V = (w.H + L - 1) // L
-        z = Sizes(G, K, L, R, P, V, V // w.W, V * L, run_of(w.H, D), 0)
+        z = Sizes(G, K, L, R, P, V, V // w.W, V * L, run_of(w.H, D), 0, 0)
         part = part_of(w, member, team, V)
         if part.team == 0:
             return

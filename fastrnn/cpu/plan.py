@@ -14,7 +14,7 @@ from fastrnn.cpu import gemm, loops, probe
 from fastrnn.cpu.kernel import Kernel, Task, compile_kernel, digest
 from fastrnn.cpu.memory import Block, Layout, Pieces, spread
 from fastrnn.cpu.sync import CONTROL_WORDS
-from fastrnn.cpu.target import ITEMSIZE, block_depth, lanes, padded, panel_vectors, panels_at_once, tile_rows
+from fastrnn.cpu.target import ITEMSIZE, block_depth, lanes, near_numbers, padded, panel_vectors, panels_at_once, tile_rows
 from fastrnn.cpu.threads import get_num_threads, launch
 
 _AHEAD_ROWS = 48  # rows of the input's product that are computed together
@@ -35,7 +35,8 @@ def kernel(kind: str, name: str, dtype: str) -> Kernel:
             "forward": (loops.build_forward, cell.n_gates, 1), "backward": (loops.build_backward, 1, cell.n_gates)
         }[kind]  # fmt: skip
         rows, panels = tile_rows(gates * panel_vectors(gates)), panels_at_once(gates, parts)
-        return compile_kernel(build(name, dtype, cell.n_gates, cell.n_tape, L, rows, panels, block_depth(gates), digest()))
+        sizes = L, rows, panels, block_depth(gates), near_numbers(dtype)
+        return compile_kernel(build(name, dtype, cell.n_gates, cell.n_tape, *sizes, digest()))
     if kind == "gemm":
         return compile_kernel(gemm.build_gemm(dtype, L, tile_rows(4), digest()))
     home = probe if kind == "probe" else gemm
@@ -235,7 +236,7 @@ class Product:
         )  # fmt: skip
 
     def run(self, b: int, c: int, sums: int = 0) -> None:
-        """Fill C, and add A's sums to `sums`, a bounded time a kernel call."""
+        """Fill C, and `sums` with A's where they are wanted, a bounded time a kernel call."""
         task, (a_step, c_step, sums_step) = self.task, self._steps
         for m in range(0, self.M, self.rows):
             task.set(a=self.a + m * a_step, b=b, c=c + m * c_step, sums=sums + m * sums_step, M=min(self.rows, self.M - m))

@@ -7,8 +7,9 @@ from numba.extending import register_jitable
 from fastrnn.cpu.sync import join_team
 
 # of a kernel: gates, values kept, lanes, rows of a tile, panels of a single row at once; vectors of units, how many of their
-# panels are whole, units with padding; terms of a sum over H and over I that are added up in a row
-Sizes = namedtuple("Sizes", ("G", "K", "L", "R", "P", "V", "whole", "Hp", "run", "x_run"))
+# panels are whole, units with padding; terms of a sum over H and over I that are added up in a row; rows that go through
+# all panels together
+Sizes = namedtuple("Sizes", ("G", "K", "L", "R", "P", "V", "whole", "Hp", "run", "x_run", "near"))
 # of a member: its number, the team's size (0: it came too late), among how many it divides rows, its panels
 Part = namedtuple("Part", ("member", "team", "row_member", "row_team", "first", "end"))
 
@@ -63,3 +64,12 @@ def run_of(terms, most):
     """How many terms of a sum are added up in a row, from zero: at most `most`, the same whatever the tile."""
     blocks = max(1, (terms + most - 1) // most)
     return max(1, (terms + blocks - 1) // blocks)
+
+
+@register_jitable
+def rows_near(numbers, most):
+    """How many rows of that many numbers go through all panels together: at most `most` numbers in all.
+
+    32 at least: as many products of a weight pay for fetching it.
+    """
+    return max(32, most // max(1, numbers))

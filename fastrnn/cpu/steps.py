@@ -8,11 +8,18 @@ from collections import namedtuple
 from numba.extending import register_jitable
 
 from fastrnn.cpu.shares import share
+from fastrnn.cpu.simd import shift
 
 # where a step finds its rows: s, the row of the tape before it and after it of m = 0, this member's rows
 Step = namedtuple("Step", ("s", "base", "following", "first", "by", "count"))
 # a member's own memory: the input's and the recurrent sums; of its rows the place of x, of the state before and after, of y
 Mine = namedtuple("Mine", ("pre", "sums", "x_at", "before", "after", "y_at"))
+
+
+@register_jitable
+def from_row(mine, i):
+    """A member's memory for its rows from the i-th."""
+    return Mine(mine.pre, mine.sums, shift(mine.x_at, i), shift(mine.before, i), shift(mine.after, i), shift(mine.y_at, i))
 
 
 @register_jitable

@@ -38,6 +38,7 @@ def _detect() -> Target:
 
 
 _BLOCK = 1 << 15  # bytes of a panel that many tiles read one after the other
+_NEAR = 1 << 19  # bytes of rows that every panel reads: a second-level cache holds them while the weights pass through
 TARGET = _detect()
 ITEMSIZE = {"float32": 4, "float64": 8}
 
@@ -65,6 +66,11 @@ def panels_at_once(n_gates: int, n_parts: int = 1) -> int:
 def block_depth(n_gates: int) -> int:
     """How many terms of a sum are added up in a row: as many lines of a panel as stay in the first cache between tiles."""
     return _BLOCK // (n_gates * panel_vectors(n_gates) * TARGET.width)
+
+
+def near_numbers(dtype: str) -> int:
+    """How many numbers of the states and the input stay near while all panels pass by."""
+    return _NEAR // ITEMSIZE[dtype]
 
 
 def padded(n: int, dtype: str) -> int:
