@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastrnn as fr
-from fastrnn.cpu.plan import team_for
+from fastrnn.cpu import plan
 
 CELLS = {
     "rnn_tanh": ("rnn", 1, {"nonlinearity": "tanh"}),
@@ -21,6 +21,19 @@ cells = pytest.mark.parametrize("cell", CELLS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 sizes = pytest.mark.parametrize("size", SIZES, ids=lambda s: "T{}-N{}-I{}-H{}".format(*s))
 ways = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_calls_are_divided_as_large_ones():
+    plans = (plan.forward_plan, plan.backward_plan)
+    with pytest.MonkeyPatch.context() as patch:
+        for least in ("FLOPS", "STEP_FLOPS", "ROWS_FLOPS", "TAPE_FLOPS", "PRODUCT_FLOPS"):
+            patch.setattr(plan, f"_TEAM_{least}", 0)
+        for plans_of in plans:
+            plans_of.cache_clear()
+        yield
+    for plans_of in plans:
+        plans_of.cache_clear()
 
 
 def problem(cell, dtype, size, seed=0):
@@ -72,7 +85,7 @@ def row(args, cotangents, n, steps, dtype=None):
 
 def test_sizes_cover_every_way_to_divide_the_work():
     with fr.num_threads(2):
-        teams = {team_for(N, 4, H, I + H, T, "float32") for T, N, I, H in SIZES}
+        teams = {plan.team_for(N, 4, H, I + H, T, "float32") for T, N, I, H in SIZES}
     assert {(team.size, team.by_units) for team in teams} == {(1, False), (2, False), (2, True)}
 
 

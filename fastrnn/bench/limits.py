@@ -15,6 +15,7 @@ from fastrnn.bench.workloads import Workload
 
 _DEPTH = 256  # terms of a sum in the test of the peak
 _SECONDS, _TURNS = 0.02, 12
+_PAUSE = 0.02  # seconds between turns: a neighbour that takes a core for a moment does not spoil them all
 _MOST = 16 << 20  # bytes that a test of a cache reads
 _USUAL = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}  # bytes, where the system does not tell
 _SYSTEM = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -75,7 +76,7 @@ def caches() -> dict[str, int]:
 
 @cache
 def measure(dtype: str, threads: int) -> Limits:
-    """Measure them: half a second or so."""
+    """Measure them: three seconds or so."""
     held = caches()
     # a cache that threads share holds a part for each
     sizes = {"L1": held["L1"], "L2": held["L2"], "L3": held["L3"] // threads}
@@ -129,4 +130,8 @@ def _best(dtype: str, threads: int, depth: int, stream: bool) -> _Probe:
 
     run(1)
     repeats = max(1, int(_SECONDS / run(3)))
-    return _Probe(min(run(repeats) for _ in range(_TURNS)), rows, columns)
+    turns = []
+    for _ in range(_TURNS):
+        turns.append(run(repeats))
+        time.sleep(_PAUSE)
+    return _Probe(min(turns), rows, columns)

@@ -20,8 +20,12 @@ from fastrnn.cpu.threads import get_num_threads, launch
 _AHEAD_ROWS = 48  # rows of the input's product that are computed together
 _CALL_FLOPS = 1e10  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
 _PAST = 1 << 24  # bytes of a tape that is written past the caches: what backward reads first would be gone from them as well
-_TEAM_FLOPS = 2e6  # below, a launch costs more than it saves, or all of it when the threads have gone to sleep
+_TEAM_FLOPS = 5e6  # below, a launch costs more than it saves, or all of it when the threads have gone to sleep
 _TEAM_STEP_FLOPS = 1.2e5  # below, a barrier a step costs more than it saves
+_TEAM_ROWS_FLOPS = 2.5e4  # of a step; below, threads that divide the rows wait for the lines that these share
+_TEAM_TAPE_FLOPS = 1e5  # the same in training, where the tape goes from one thread's cache to another's as well
+_TEAM_PRODUCT_FLOPS = 1e8  # of a product behind a loop of one thread, in whose cache its factors lie
+_NEAR_WEIGHTS = 1 << 17  # numbers; more are better divided than read by each thread, unless its rows are many
 _DEPTHS = ((1024, 64), (16384, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
 
 
@@ -49,16 +53,22 @@ class Team:
     by_units: bool
 
 
-def team_for(N: int, G: int, H: int, K: int, steps: int, dtype: str, panel: int | None = None) -> Team:
-    """How many threads a loop is worth, and what they divide: the rows, or the units, `panel` vectors at a time."""
+def team_for(
+    N: int, G: int, H: int, K: int, steps: int, dtype: str, *, keep: bool = False, panel: int | None = None
+) -> Team:
+    """How many threads a loop is worth, and what they divide: the rows, or the units, `panel` vectors at a time.
+
+    keep : whether a tape is written or read
+    """
     panels = -(-padded(H, dtype) // (lanes(dtype) * (panel or panel_vectors(G))))
     most, step_flops = get_num_threads(), 2.0 * N * G * H * K
-    if most > 1 and step_flops * steps >= _TEAM_FLOPS:
-        if 4 * most <= N:
+    if most > 1 and step_flops * steps >= (4 if keep else 1) * _TEAM_FLOPS:
+        rows, least = (2 if G * H * K <= _NEAR_WEIGHTS else 4) * most, _TEAM_TAPE_FLOPS if keep else _TEAM_ROWS_FLOPS
+        if rows <= N and step_flops >= least:
             return Team(most, False)
         if panels >= most and step_flops >= _TEAM_STEP_FLOPS:
             return Team(most, True)
-        if N >= 2:
+        if N >= 2 and step_flops >= least:
             return Team(min(N, most), False)
     return Team(1, False)
 
@@ -143,7 +153,7 @@ class Forward(_Loop):
     def __init__(self, shape: Shape, keep: bool):
         cell, dtype, N, I, H, steps, total, ragged, reverse = REGISTRY[shape.cell], *shape[1:]
         G, Hp, L = cell.n_gates, padded(H, dtype), lanes(dtype)
-        self.team, self.steps = team_for(N, G, H, I + H, steps, dtype), range(steps)
+        self.team, self.steps = team_for(N, G, H, I + H, steps, dtype, keep=keep), range(steps)
         self.steps_a_call = max(1, int(_CALL_FLOPS / max(1.0, 2.0 * N * G * H * (I + H))))
         capacity, panel = _AHEAD_ROWS, panel_vectors(G) * G * L
         pre_size = max(capacity * G * Hp, N * panel)
@@ -178,7 +188,8 @@ class Backward(_Loop):
     def __init__(self, shape: Shape, biases: tuple[bool, bool]):
         cell, dtype, N, I, H, steps, total, ragged, reverse = REGISTRY[shape.cell], *shape[1:]
         G, Hp, L, panel = cell.n_gates, padded(H, dtype), lanes(dtype), panel_vectors(1)
-        self.team, self.steps = team_for(N, G, H, H, steps, dtype, panel), range(steps - 1, -1, -1)
+        # divided as the forward pass was, from the same numbers: what a thread wrote lies in its own cache
+        self.team, self.steps = team_for(N, G, H, I + H, steps, dtype, keep=True, panel=panel), range(steps - 1, -1, -1)
         self.steps_a_call = max(1, int(_CALL_FLOPS / max(1.0, 2.0 * N * G * H * H)))
         GH, shared = G * H, cell.shares_gradient
         row = spread(GH, dtype)
@@ -186,9 +197,9 @@ class Backward(_Loop):
         depth = next(depth for most, depth in _DEPTHS if total <= most)
         # a bias gradient is the sum of what the product of its weight packs
         chunks = [max(16, depth // 4) * wanted for wanted in (biases[0], biases[1] and not (shared and biases[0]))]
-        dw_ih = Product(dtype, (GH, I, total), (1, row, I), depth, chunks[0])
-        dw_hh = Product(dtype, (GH, H, total), (1, row, Hp), depth, chunks[1])
-        d_rows = Product(dtype, (total, I, GH), (row, 1, I), max(128, min(512, (1 << 17) // max(1, I))))
+        dw_ih = Product(dtype, (GH, I, total), (1, row, I), depth, self.team, chunks[0])
+        dw_hh = Product(dtype, (GH, H, total), (1, row, Hp), depth, self.team, chunks[1])
+        d_rows = Product(dtype, (total, I, GH), (row, 1, I), max(128, min(512, (1 << 17) // max(1, I))), self.team)
         products = self.dw_ih, self.dw_hh, self.d_rows = dw_ih, dw_hh, d_rows
         self.block = block = Block(Layout({
             "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * N,), "intp"),
@@ -218,12 +229,16 @@ class Product:
     """C (M, N) = A B over K in blocks of `depth`.
 
     steps : numbers from a row of A to the next, from a column of A, from a row of B
+    loop : the team of the loop before it
     chunk : how many terms of A's sums over K, where they are wanted, are summed in a row; the first step is 1 then
     """
 
-    def __init__(self, dtype: str, shape: tuple[int, int, int], steps: tuple[int, int, int], depth: int, chunk: int = 0):
+    def __init__(
+        self, dtype: str, shape: tuple[int, int, int], steps: tuple[int, int, int], depth: int, loop: Team, chunk: int = 0
+    ):
         (M, N, K), (a_m, a_k, b_k) = shape, steps
-        self.team = get_num_threads() if 2.0 * M * N * K > _TEAM_FLOPS else 1
+        least = _TEAM_FLOPS if loop.size > 1 else _TEAM_PRODUCT_FLOPS
+        self.team = get_num_threads() if least < 2.0 * M * N * K else 1
         depth = max(1, min(depth, K))
         self.work_size = gemm.work_size(N, depth, tile_rows(4), dtype)
         self.rows = max(8, int(_CALL_FLOPS / max(1.0, 2.0 * N * K)))  # of C a call
