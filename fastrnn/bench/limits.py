@@ -128,8 +128,10 @@ def _best(dtype: str, threads: int, depth: int, stream: bool) -> _Probe:
         launch(task.address, task.words, threads)
         return (time.perf_counter() - start) / repeats
 
-    run(1)
-    repeats = max(1, int(_SECONDS / run(3)))
+    # by doubling: a launch takes longer than many a product, longest where it has to start or wake the threads
+    repeats = 1
+    while min(run(repeats) for _ in range(3)) * repeats < _SECONDS / 2:
+        repeats *= 2
     turns = []
     for _ in range(_TURNS):
         turns.append(run(repeats))
