@@ -105,6 +105,9 @@ class Stream:
         self.h[...] = h
         self.c[...] = h if c is None else c
 
+    def outgrown(self):
+        return False
+
 
 def stream(cell, weights, N):
     return Stream(cell, weights, N)

@@ -42,6 +42,8 @@ class ShortCalls:
         try:
             call = calls.pop()  # another thread's call has another one
         except IndexError:
+            call = None
+        if call is None or call.outgrown():
             call = backend().bound(self._cell, form[0][0], *x.shape[:2])
         call.x[...] = x
         call.run()

@@ -1,11 +1,13 @@
 """The compiled kernels against the reference in double precision, into memory full of NaN: every cell, dtype, odd size."""
 
+import numba
 import numpy as np
 import pytest
 
+import fastrnn as fr
 from fastrnn import reference
 from fastrnn.cells import REGISTRY
-from fastrnn.cpu import engine, memory, plan
+from fastrnn.cpu import bound, engine, memory, plan
 from tests.helpers import ENGINE, rms
 from tests.problems import problem
 
@@ -85,6 +87,17 @@ def test_all_lengths_zero(name, reverse):
     y, h_n, _, _ = engine.forward(REGISTRY[name], engine.prepare(REGISTRY[name], p.weights), p.x, p.h0, p.c0, p.lengths)
     assert not y.any()
     np.testing.assert_array_equal(h_n, p.h0)
+
+
+def test_a_short_call_uses_the_threads_that_are_allowed_by_then(monkeypatch):
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("one thread")
+    layer, x, teams, launch = fr.LSTM(4, 512, rng=0), np.ones((20, 1, 4), np.float32), [], bound.launch
+    monkeypatch.setattr(bound, "launch", lambda address, words, team: (teams.append(team), launch(address, words, team)))
+    for n in (1, 2, 1):
+        with fr.num_threads(n):
+            layer(x)
+    assert teams == [1, 2, 1]
 
 
 def test_long_calls_are_cut_into_short_ones(monkeypatch):

@@ -27,8 +27,12 @@ class _Call:
         self._cs = work.block["cs"].reshape(3, N, -1) if cell.memory else self._hs
         for array in (self.x, self.y, self._hs, self._cs):
             array[...] = 0
-        self._H, self._team, self._address = H, work.team, work.task.address
+        self._H, self._team, self._address, self._threads = H, work.team, work.task.address, get_num_threads()
         self._alive = (edges, rows, prepared)  # the words hold addresses only
+
+    def outgrown(self) -> bool:
+        """Whether more threads are allowed now than when this was laid out."""
+        return get_num_threads() > self._threads
 
     def _launch(self, words) -> None:
         size = self._team.size
