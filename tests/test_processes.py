@@ -23,7 +23,7 @@ import fastrnn as fr
 CALLS = {"rnn_tanh": ("rnn", 1, {}), "rnn_relu": ("rnn", 1, {"nonlinearity": "relu"}), "gru": ("gru", 3, {}),
          "lstm": ("lstm", 4, {})}
 
-def problem(cell, T=9, N=16, I=5, H=65, dtype="float32", seed=0):
+def problem(cell, T=72, N=16, I=5, H=65, dtype="float32", seed=0):  # worth a team
     G, rng = CALLS[cell][1], np.random.default_rng(seed)
     shapes = [(T, N, I), (G * H, I), (G * H, H), (G * H,), (G * H,), (N, H)]
     return [(rng.standard_normal(s) * (H**-0.5 if s[0] == G * H else 1)).astype(dtype) for s in shapes]
