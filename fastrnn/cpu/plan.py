@@ -195,7 +195,7 @@ class Backward(_Loop):
         row = spread(GH, dtype)
         state, gates = ((N, Hp), dtype), ((total, row), dtype)
         depth = next(depth for most, depth in _DEPTHS if total <= most)
-        # a bias gradient is the sum of what the product of its weight packs
+        # a bias gradient is the sum of what the product of its weight reads
         chunks = [max(16, depth // 4) * wanted for wanted in (biases[0], biases[1] and not (shared and biases[0]))]
         dw_ih = Product(dtype, (GH, I, total), (1, row, I), depth, self.team, chunks[0])
         dw_hh = Product(dtype, (GH, H, total), (1, row, Hp), depth, self.team, chunks[1])
