@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         rnn_forward,
     )
     from fastrnn.layers import GRU, LSTM, RNN
+    from fastrnn.seq2seq import Attention, Decoded, Decoder, Embedding, Encoder, Seq2Seq
     from fastrnn.versions import show_versions
 
 __version__ = "0.1.0"
@@ -34,15 +35,16 @@ _HOME = {
         "lstm", "lstm_forward", "lstm_backward",
     ),
     "fastrnn.layers": ("RNN", "GRU", "LSTM"),
+    "fastrnn.seq2seq": ("Attention", "Decoded", "Decoder", "Embedding", "Encoder", "Seq2Seq"),
     "fastrnn.contract": ("Gradients",),
     "fastrnn.cpu.threads": ("set_num_threads", "get_num_threads", "num_threads"),
     "fastrnn.versions": ("show_versions",),
 }  # fmt: skip
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = ["GRU", "LSTM", "RNN", "Gradients", "get_num_threads", "gru", "gru_backward", "gru_forward", "lstm",
-           "lstm_backward", "lstm_forward", "num_threads", "rnn", "rnn_backward", "rnn_forward", "set_num_threads",
-           "show_versions"]  # fmt: skip
+__all__ = ["GRU", "LSTM", "RNN", "Attention", "Decoded", "Decoder", "Embedding", "Encoder", "Gradients", "Seq2Seq",
+           "get_num_threads", "gru", "gru_backward", "gru_forward", "lstm", "lstm_backward", "lstm_forward",
+           "num_threads", "rnn", "rnn_backward", "rnn_forward", "set_num_threads", "show_versions"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from functools import cache
 from types import ModuleType
 
-from fastrnn import reference
+from fastrnn import reference, reference_ops
 
 
 @cache
@@ -16,3 +16,9 @@ def backend() -> ModuleType:
     from fastrnn.cpu import engine
 
     return engine
+
+
+@cache
+def operations() -> ModuleType:
+    """The module with the operations of a decoder's step, of the same kind as `backend()`."""
+    return reference_ops

@@ -1,7 +1,6 @@
 """RNN, GRU and LSTM layers: parameters by PyTorch's names, stacks, directions, dropout."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from fastrnn.backend import backend
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array, Weights
 from fastrnn.functional import check_weights
+from fastrnn.parameters import Parameterised
 from fastrnn.serving import Frozen, HeldWeights, Stream
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -42,7 +42,7 @@ class LayerGradients:
     params: dict[str, Array]
 
 
-class Layer:
+class Layer(Parameterised):
     """What RNN, GRU and LSTM share. Attributes are those of the constructor; `params` maps names to arrays."""
 
     _cell = ""
@@ -92,32 +92,6 @@ class Layer:
         width = self.hidden_size * self._directions if layer else self.input_size
         found = [self.params[key] for key in keys] + [None] * (4 - len(keys))
         return check_weights(self._cell, tuple(found), width, self.dtype, keys)
-
-    def state_dict(self) -> dict[str, Array]:
-        """A copy of the parameters by name."""
-        return {name: np.array(value) for name, value in self.params.items()}
-
-    def load_state_dict(self, state: Any) -> None:
-        """Take copies of the parameters in `state`, a mapping of every name to an array or torch tensor of its shape.
-
-        Raises ValueError for a missing or unknown name or a wrong shape, before anything is changed.
-        """
-        shapes = self._shapes()
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state: got {type(state).__name__}, wanted a mapping of names to arrays")
-        missing, unknown = sorted(set(shapes) - set(state)), sorted(set(state) - set(shapes))
-        if missing or unknown:
-            raise ValueError(f"state: got no {missing} and unknown {unknown}, wanted exactly {sorted(shapes)}")
-        taken = {}
-        for name, shape in shapes.items():
-            value = state[name]
-            value = from_any(name, value.detach().cpu() if hasattr(value, "detach") else value)
-            if value.dtype.kind != "f":
-                raise TypeError(f"{name}: got dtype {value.dtype}, wanted floating point")
-            if value.shape != shape:
-                raise ValueError(f"{name}: got shape {value.shape}, wanted {shape}")
-            taken[name] = np.array(value, self.dtype, order="C")
-        self.params.update(taken)
 
     def __repr__(self) -> str:
         options = {

@@ -37,57 +37,100 @@ def refresh(weights: Weights) -> None:
     """Nothing to do: they are used as they are."""
 
 
-def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None):
-    T, N, _ = x.shape
-    G, H = cell.n_gates, weights.w_hh.shape[1]
-    dtype = np.result_type(x, *(w for w in (*weights, h0, c0) if w is not None))
-    lengths = np.full(N, T) if lengths is None else lengths
-    h = np.zeros((N, H), dtype) if h0 is None else h0.astype(dtype)
-    c = np.zeros((N, H), dtype) if c0 is None else c0.astype(dtype)
-    if not cell.memory:
-        c = h.copy()
-    y = np.empty((T, N, H), dtype) if y is None else y
-    y[...] = 0
-    steps = []
-    for s in range(lengths.max(initial=0)):
-        rows = np.flatnonzero(lengths > s)
-        times = lengths[rows] - 1 - s if reverse else np.full(len(rows), s)
-        x_t, h_prev, c_prev = x[times, rows], h[rows], c[rows]
+class Forward:
+    """The forward loop, a step at a time: `step(s)` for s from 0, then `finish()`.
+
+    parents : (steps, N) the row whose state row n continues in step s, itself by default
+    """
+
+    def __init__(self, cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None, parents=None):
+        T, N, _ = x.shape
+        H = weights.w_hh.shape[1]
+        dtype = np.result_type(x, *(w for w in (*weights, h0, c0) if w is not None))
+        self.cell, self.weights, self.x, self.keep, self.reverse, self.parents = cell, weights, x, keep, reverse, parents
+        self.lengths = np.full(N, T) if lengths is None else lengths
+        self.h = np.zeros((N, H), dtype) if h0 is None else h0.astype(dtype)
+        self.c = np.zeros((N, H), dtype) if c0 is None else c0.astype(dtype)
+        if not cell.memory:
+            self.c = self.h.copy()
+        if y is None:
+            y = np.zeros((T, N, H), dtype)
+        elif lengths is not None:
+            y[...] = 0
+        self.y, self.steps = y, []
+
+    def step(self, s):
+        weights, cell = self.weights, self.cell
+        G, H = cell.n_gates, weights.w_hh.shape[1]
+        rows = np.flatnonzero(self.lengths > s)
+        times = self.lengths[rows] - 1 - s if self.reverse else np.full(len(rows), s)
+        before = rows if self.parents is None else self.parents[s]
+        x_t, h_prev, c_prev = self.x[times, rows], self.h[before], self.c[before]
         a = _affine(x_t, weights.w_ih, weights.b_ih).reshape(-1, G, H).swapaxes(0, 1)
         u = _affine(h_prev, weights.w_hh, weights.b_hh).reshape(-1, G, H).swapaxes(0, 1)
-        h[rows], c[rows], tape = cell.forward(tuple(a), tuple(u), c_prev)
-        y[times, rows] = h[rows]
-        if keep:
-            steps.append((rows, times, x_t, h_prev, c_prev, tape))
-    return y, h, (c if cell.memory else None), (Tape(weights.map(np.copy), x.shape, steps) if keep else None)
+        self.h[rows], self.c[rows], tape = cell.forward(tuple(a), tuple(u), c_prev)
+        self.y[times, rows] = self.h[rows]
+        if self.keep:
+            self.steps.append((rows, times, x_t, h_prev, c_prev, tape))
+
+    def finish(self):
+        """y, the states at the rows' ends, the tape."""
+        tape = Tape(self.weights.map(np.copy), self.x.shape, self.steps) if self.keep else None
+        return self.y, self.h, self.c if self.cell.memory else None, tape
+
+
+def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None):
+    work = Forward(cell, weights, x, h0, c0, lengths, reverse, keep, y)
+    for s in range(work.lengths.max(initial=0)):
+        work.step(s)
+    return work.finish()
 
 
 def _affine(x, w, b):
     return x @ w.T if b is None else x @ w.T + b
 
 
-def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
-    T, N, I = tape.shape
-    w_ih, w_hh, b_ih, b_hh = tape.weights
-    H, dtype = w_hh.shape[1], w_hh.dtype
-    dy = np.zeros((T, N, H), dtype) if dy is None else dy
-    dh = np.zeros((N, H), dtype) if dh_n is None else dh_n.copy()
-    dc = np.zeros((N, H), dtype) if dc_n is None else dc_n.copy()
-    dx = np.zeros((T, N, I), dtype)
-    dw_ih, dw_hh = np.zeros_like(w_ih), np.zeros_like(w_hh)
-    db_ih, db_hh = np.zeros(len(w_ih), dtype), np.zeros(len(w_hh), dtype)
-    for rows, times, x_t, h_prev, c_prev, saved in reversed(tape.steps):
-        da, du, dc_prev = cell.backward(dy[times, rows] + dh[rows], dc[rows], c_prev, saved)
+class Backward:
+    """The backward loop, a step at a time: `step(s)` from the last to the first, then `finish()`.
+
+    dx : where the gradients of x go, (T, N, I); new ones by default
+    """
+
+    def __init__(self, cell, tape, dy=None, dh_n=None, dc_n=None, dx=None):
+        T, N, I = tape.shape
+        w_ih, w_hh, _, _ = tape.weights
+        H, dtype = w_hh.shape[1], w_hh.dtype
+        self.cell, self.tape = cell, tape
+        self.dy = np.zeros((T, N, H), dtype) if dy is None else dy
+        self.dh = np.zeros((N, H), dtype) if dh_n is None else dh_n.copy()
+        self.dc = np.zeros((N, H), dtype) if dc_n is None else dc_n.copy()
+        self.dx = np.zeros((T, N, I), dtype) if dx is None else dx
+        self.dw_ih, self.dw_hh = np.zeros_like(w_ih), np.zeros_like(w_hh)
+        self.db_ih, self.db_hh = np.zeros(len(w_ih), dtype), np.zeros(len(w_hh), dtype)
+
+    def step(self, s):
+        rows, times, x_t, h_prev, c_prev, saved = self.tape.steps[s]
+        da, du, dc_prev = self.cell.backward(self.dy[times, rows] + self.dh[rows], self.dc[rows], c_prev, saved)
         da, du = np.concatenate(da, axis=1), np.concatenate(du, axis=1)
-        dx[times, rows] = da @ w_ih
-        dh[rows], dc[rows] = du @ w_hh, dc_prev
-        dw_ih += da.T @ x_t
-        dw_hh += du.T @ h_prev
-        db_ih += da.sum(0)
-        db_hh += du.sum(0)
-    if not cell.memory:
-        dh, dc = dh + dc, None
-    return Gradients(dx, dw_ih, dw_hh, db_ih if b_ih is not None else None, db_hh if b_hh is not None else None, dh, dc)
+        self.dx[times, rows] = da @ self.tape.weights.w_ih
+        self.dh[rows], self.dc[rows] = du @ self.tape.weights.w_hh, dc_prev
+        self.dw_ih += da.T @ x_t
+        self.dw_hh += du.T @ h_prev
+        self.db_ih += da.sum(0)
+        self.db_hh += du.sum(0)
+
+    def finish(self):
+        _, _, b_ih, b_hh = self.tape.weights
+        dh, dc = (self.dh, self.dc) if self.cell.memory else (self.dh + self.dc, None)
+        db_ih, db_hh = None if b_ih is None else self.db_ih, None if b_hh is None else self.db_hh
+        return Gradients(self.dx, self.dw_ih, self.dw_hh, db_ih, db_hh, dh, dc)
+
+
+def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
+    work = Backward(cell, tape, dy, dh_n, dc_n)
+    for s in reversed(range(len(tape.steps))):
+        work.step(s)
+    return work.finish()
 
 
 class Stream:
@@ -105,9 +148,6 @@ class Stream:
         self.h[...] = h
         self.c[...] = h if c is None else c
 
-    def outgrown(self):
-        return False
-
 
 def stream(cell, weights, N):
     return Stream(cell, weights, N)
@@ -121,6 +161,9 @@ class Bound:
         self._cell, self._weights = cell, weights
         self.x, self.y = np.zeros((T, N, I), dtype), np.zeros((T, N, H), dtype)
         self.h, self.c = np.zeros((N, H), dtype), np.zeros((N, H), dtype)
+
+    def outgrown(self):
+        return False
 
     def run(self):
         _, h, c, _ = forward(self._cell, self._weights, self.x, y=self.y)

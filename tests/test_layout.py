@@ -16,14 +16,18 @@ ALLOWED = {
     "reference": {"cell", "cells", "contract"},
     "cpu": {"cell", "cells", "contract", "cpu", "pointwise"},
     "arrays": {"contract"},
-    "backend": {"reference", "cpu"},
+    "reference_ops": {"pointwise", "reference"},
+    "backend": {"reference", "reference_ops", "cpu"},
+    "parameters": {"arrays", "contract"},
     "functional": {"arrays", "backend", "cells", "contract"},
     "serving": {"arrays", "backend", "cells"},
-    "layers": {"arrays", "backend", "cells", "contract", "functional", "serving"},
+    "layers": {"arrays", "backend", "cells", "contract", "functional", "parameters", "serving"},
+    "seq2seq": {"arrays", "backend", "cells", "contract", "layers", "parameters", "seq2seq"},
     "bench": {"bench", "cells", "contract", "cpu", "reference"},
 }
 FRAMEWORKS = {"torch", "jax", "onnx", "onnxruntime", "keras"}
-NO_NUMBA = {"pointwise", "cell", "contract", "cells", "reference", "arrays", "functional", "serving", "layers"}
+NO_NUMBA = {"pointwise", "cell", "contract", "cells", "reference", "reference_ops", "arrays", "functional", "parameters",
+            "serving", "layers", "seq2seq"}  # fmt: skip
 
 
 def room(path):

@@ -305,6 +305,9 @@ def test_thread_settings_and_versions_without_jit(python):
 with fr.num_threads(1):
     both_ways("lstm", *problem("lstm", 2, 2, 3, 4))
 fr.set_num_threads(1)
+layer = fr.LSTM(3, 4, rng=0)
+for _ in range(2):  # the second call finds what the first one laid out
+    layer(np.ones((2, 1, 3), np.float32))
 fr.show_versions()
 """
     assert "numba" in python(code, NUMBA_DISABLE_JIT="1")

@@ -1,0 +1,200 @@
+"""The operations of a decoder in plain NumPy, one step at a time, and what runs them. Counterpart of cpu/operations.py.
+
+A program is a list of operations, run for one step after another. Every array of an operation has a time axis in front;
+an operation of step t works on entry t of each. Where the steps share an entry, the axis has a stride of zero (`every`).
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from fastrnn import pointwise
+from fastrnn.reference import Backward, Forward
+
+ACTIVATIONS: dict[str, Any] = {"none": lambda x: x, "tanh": pointwise.tanh, "relu": pointwise.relu}
+
+
+def run(operations, steps, rows, together=1, flops=0.0, done=None):
+    """Carry out the operations for each step of a range.
+
+    rows : of every operation; together : how many of them one thread must have (the hypotheses of a sentence)
+    flops : of a step, roughly; done : (rows / together,) integers: all set, nothing is left to do
+    """
+    for t in steps:
+        for operation in operations:
+            operation(t)
+        if done is not None and np.all(done):
+            break
+
+
+def gather(table, index, out):
+    """out[n] = table[index[n]]. table (V, E), index (T, N), out (T, N, E)."""
+
+    def step(t):
+        out[t] = table[index[t]]
+
+    return step
+
+
+def scatter(dy, index, into):
+    """into[index[n]] += dy[n], in the order of n. dy (M, E), index (M,), into (V, E)."""
+    np.add.at(into, index, dy)
+
+
+def pack(w, b=None, transposed=False):
+    """A weight (O, I) and a bias (O,) in the form that `linear` reads; transposed: for x W instead of x Wᵀ."""
+    return (w if transposed else w.T), b
+
+
+def linear(x, weight, out, activation="none", add=False):
+    """out = f(x Wᵀ + b), or that added to it. x (T, N, I), out (T, N, O), not the same memory."""
+    w, b = weight
+
+    def step(t):
+        y = x[t] @ w
+        y = ACTIVATIONS[activation](y if b is None else y + b)
+        out[t] = out[t] + y if add else y
+
+    return step
+
+
+def linear_gradients(dy, x, w):
+    """dW = Σ dyᵀ x, db = Σ dy, dx = dy W, of M rows."""
+    return dy.T @ x, dy.sum(0), dy @ w
+
+
+def slope(dy, y, out):
+    """out = dy (1 - y²), tanh's own, of rows (T, N, F)."""
+
+    def step(t):
+        out[t] = dy[t] * (1 - y[t] * y[t])
+
+    return step
+
+
+def log_sum(x, out):
+    """out[n] = log Σ eˣ, in double precision. x (T, N, V), out (T, N)."""
+
+    def step(t):
+        top = x[t].max(-1)
+        with np.errstate(invalid="ignore"):
+            out[t] = top + np.log(np.exp(x[t] - top[:, None]).sum(-1))
+
+    return step
+
+
+def pack_cell(cell, weights):
+    """The weights of a layer in the form that `Cells` reads."""
+    return weights
+
+
+class Cells:
+    """A layer's forward loop as `operations`; x (T, N, I), y (T, N, H), parents (T, N) or None."""
+
+    def __init__(self, cell, weights, x, y, h0, c0, keep, parents=None):
+        self._work = Forward(cell, weights, x, h0, c0, None, False, keep, y, parents)
+        self.operations = [self._work.step]
+
+    def finish(self):
+        """States at the end, tape."""
+        return self._work.finish()[1:]
+
+
+class CellsBackward:
+    """A layer's backward loop as `operations`, from dy (T, N, H), which is read step by step, to finish()'s gradients.
+
+    below : (T, N, I), where the gradient of x goes in each step; feed : (T, N, F), to which its last F columns are added
+    """
+
+    def __init__(self, cell, tape, dy, dh_n, dc_n, below=None, feed=None):
+        self._work = work = Backward(cell, tape, dy, dh_n, dc_n)
+
+        def step(t):
+            work.step(t)
+            if below is not None:
+                below[t] = work.dx[t]
+            if feed is not None:
+                feed[t] += work.dx[t][:, -feed.shape[2] :]
+
+        self.operations = [step]
+        self.finish = work.finish
+
+
+def attend(a):
+    """Attention of each row (see seq2seq/attention.py): writes a.weights and a.context, a.coverage of the step after.
+
+    `a.together` rows in a row share a column of the memory.
+    """
+    a = SimpleNamespace(**vars(a))
+    a.keys, a.values, a.lengths = (np.repeat(m, a.together, -2 + (m.ndim == 1)) for m in (a.keys, a.values, a.lengths))
+
+    def step(t):
+        seen = None if a.coverage is None else _came(a.coverage[t], a.parents, t)
+        score = _masked(_score(a, t, seen)[0], a.lengths)
+        e = np.exp(score - np.where(a.lengths > 0, score.max(1, initial=-np.inf), 0)[:, None])
+        a.weights[t] = e / np.where(a.lengths > 0, e.sum(1), 1)[:, None]
+        a.context[t] = np.einsum("ns,snm->nm", a.weights[t], a.values)
+        if seen is not None:
+            a.coverage[t + 1] = seen + a.weights[t]
+
+    return step
+
+
+def _came(state, parents, t):
+    return state if parents is None else state[parents[t]]
+
+
+def _masked(score, lengths):
+    return np.where(np.arange(score.shape[1]) < lengths[:, None], score, -np.inf)
+
+
+def _score(a, t, seen):
+    """(N, S), and the hyperbolic tangents (N, S, K) that it is a sum of."""
+    keys = a.keys.swapaxes(0, 1)
+    if a.v is None:
+        score = a.scale * np.einsum("nk,nsk->ns", a.query[t], keys)
+        return (score if a.cover is None else score + seen * a.cover[0]), None
+    inner = keys + a.query[t][:, None]
+    inner = np.tanh(inner if a.cover is None else inner + seen[:, :, None] * a.cover)
+    return inner @ a.v, inner
+
+
+def attend_backward(a, d):
+    """From d.context, and d.coverage (N, S) of the step after; adds to d.query, d.keys, d.values; of each row, d.v, d.cover."""
+
+    def step(t):
+        weights, seen = a.weights[t], None if a.coverage is None else a.coverage[t]
+        d_weights = np.einsum("nm,snm->ns", d.context[t], a.values)
+        if a.cover is not None:
+            d_weights = d_weights + d.coverage
+        score = weights * (d_weights - (weights * d_weights).sum(1, keepdims=True))
+        d.values[...] += weights.T[:, :, None] * d.context[t]
+        if a.v is None:
+            d.query[t] += a.scale * np.einsum("ns,snk->nk", score, a.keys)
+            d.keys[...] += a.scale * score.T[:, :, None] * a.query[t]
+            if a.cover is not None:
+                d.cover[:, 0] += (score * seen).sum(1)
+                d.coverage[...] += score * a.cover[0]
+            return
+        inner = _score(a, t, seen)[1]
+        d.v[...] += np.einsum("ns,nsk->nk", score, inner)
+        d_inner = score[:, :, None] * a.v * (1 - inner * inner)
+        d.query[t] += d_inner.sum(1)
+        d.keys[...] += d_inner.swapaxes(0, 1)
+        if a.cover is not None:
+            d.cover[...] += np.einsum("ns,nsk->nk", seen, d_inner)
+            d.coverage[...] += d_inner @ a.cover
+
+    return step
+
+
+def choose(text, words, rows):
+    """A function of seq2seq/choices.py for the sentences 0 to `rows`; the arrays of `words` as it indexes them: flat."""
+    flat = {k: v.reshape(-1) if isinstance(v, np.ndarray) else v for k, v in words.items()}
+
+    def step(t):
+        flat.update(t=t, logits=words["logits"][t].reshape(-1), norm=words["norm"][t].reshape(-1))
+        text(SimpleNamespace(**flat), 0, rows)
+
+    return step

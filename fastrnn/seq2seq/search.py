@@ -1,0 +1,184 @@
+"""Decoding: greedy, by sampling, by beam search. What a hypothesis scores and how it is chosen: choices.py."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastrnn.arrays import as_flag, as_size
+from fastrnn.backend import operations
+from fastrnn.contract import Array
+from fastrnn.seq2seq import choices
+from fastrnn.seq2seq.decoder import choice_words
+from fastrnn.seq2seq.parts import as_tokens, every
+from fastrnn.seq2seq.steps import Snapshot, Steps
+
+_PENALTIES = {"none": choices.NO_PENALTY, "average": choices.AVERAGE, "gnmt": choices.GNMT}
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """What was decoded; T is the longest's length. A beam search adds an axis of the n best, in order, after N."""
+
+    tokens: Array  # (T, N), the end included, `pad` after it
+    lengths: Array  # (N,), the end included
+    scores: Array  # (N,), what the hypotheses were ranked by; -inf where there is none
+    log_probs: Array  # (N,)
+    attention: Array | None  # (T, N, S)
+
+
+class Decoding:
+    """One decoding under way: the rows' memory, the rules, and the steps."""
+
+    def __init__(self, model, source, lengths, rows, max_length, min_length, ngram, prefix, banned):
+        self.model, decoder = model, model.decoder
+        self.T = T = as_size("max_length", max_length)
+        state, memory, self.lengths = model._first(source, lengths)
+        self.N, self.B = N, B = len(self.lengths), rows
+        self.R, V = N * B, decoder.embedding.num_tokens
+        snapshot = Snapshot(decoder)
+        held = decoder.hold(snapshot, memory, self.lengths, N, together=B)
+        self.tokens, self.parents = np.full((T + 1, self.R), model.pad, np.intp), np.zeros((T + 1, self.R), np.intp)
+        self.tokens[0], self.parents[0] = model.bos, np.arange(self.R)
+        self.held = held
+        if held is not None:
+            decoder.attention.track(held, T, self.R, always=True)
+            held.parents = self.parents[:-1]
+        state = [np.repeat(s, B, 1) for s in state]
+        self.steps = Steps(decoder, snapshot, self.tokens[:-1], state, held, keep=False, parents=self.parents[:-1])
+        logits = every(np.zeros((self.R, V), decoder.dtype), T)
+        self.norm = every(np.zeros(self.R), T)
+        work = operations()
+        self.program = [
+            *self.steps.operations, work.linear(self.steps.features, snapshot.packed_output, logits),
+            work.log_sum(logits, self.norm),
+        ]  # fmt: skip
+        self.flops = self.steps.flops + 2.0 * self.R * V * decoder.feature_size
+        self.done = np.zeros(N, np.intp)
+        self.words = choice_words(
+            logits, self.tokens, self.parents, sentences=N, norm=self.norm, eos=model.eos, pad=model.pad, done=self.done,
+            least=as_size("min_length", min_length, 0), ngram=as_size("ngram", ngram, 0), scores=np.zeros(self.R),
+            length=np.zeros(N, np.intp), history=np.zeros(self.R * T, np.intp), source_length=self.lengths,
+            **self._forced(prefix, V), **self._banned(banned, V),
+        )  # fmt: skip
+        if held is not None:
+            self.words |= {"coverage": held.coverage, "S": held.coverage.shape[2]}
+
+    def _forced(self, prefix: Any, V: int) -> dict[str, Array]:
+        """A prefix (P, N), rows of their own lengths ended by `pad`."""
+        if prefix is None:
+            return {}
+        prefix = as_tokens("prefix", prefix, V, ("P", self.N))
+        ended = prefix == self.model.pad
+        return {"prefix": prefix, "prefix_length": np.where(ended.any(0), ended.argmax(0), len(prefix))}
+
+    @staticmethod
+    def _banned(banned: Any, V: int) -> dict[str, Array]:
+        table = np.zeros(V, np.intp)
+        table[as_tokens("banned", np.asarray(banned, np.intp), V, ("tokens",))] = 1
+        return {"banned": table}
+
+    def run(self, text: Any, **words: Any) -> None:
+        """Take all steps, choosing by a function of choices.py; the words it reads besides."""
+        self.words |= words
+        work = operations()
+        program = [*self.program, work.choose(text, self.words, self.N)]
+        work.run(program, range(self.T), rows=self.R, together=self.B, flops=self.flops, done=self.done)
+
+    def one_each(self) -> Decoded:
+        """The result of a search that keeps one hypothesis a sentence."""
+        length, scores = self.words["length"], self.words["scores"]
+        T = int(length.max(initial=0))
+        attention = None
+        if self.held is not None:
+            attention = self.held.weights[:T] * (np.arange(T)[:, None] < length)[:, :, None]
+        return Decoded(self.tokens[1 : T + 1].copy(), length, scores, scores.copy(), attention)
+
+    def several_each(self, F: int) -> Decoded:
+        """The result of a beam search: every hypothesis followed back to its beginning."""
+        N, w = self.N, self.words
+        count, length = w["count"], w["final_step"].reshape(N, F)
+        known = np.arange(F) < count[:, None]
+        length = np.where(known, length, 0)
+        T = int(length.max(initial=0))
+        tokens = np.full((T, N, F), self.model.pad, np.intp)
+        attention = None if self.held is None else np.zeros((T, N, F, self.held.weights.shape[2]), self.model.dtype)
+        row = w["final_row"].reshape(N, F)
+        for t in range(T - 1, -1, -1):
+            last, within = known & (length == t + 1), length > t + 1
+            tokens[t][last] = w["final_token"].reshape(N, F)[last]
+            # what was chosen in step t stands in entry t + 1, in the row that the next step continued
+            tokens[t][within] = self.tokens[t + 1, row[within]]
+            row = np.where(within, self.parents[t + 1, np.where(within, row, 0)], row)
+            if attention is not None:
+                here = last | within
+                attention[t][here] = self.held.weights[t, row[here]]
+        scores, log_p = (np.where(known, w[name].reshape(N, F), -np.inf) for name in ("final", "final_log_p"))
+        return Decoded(tokens, length, scores, log_p, attention)
+
+
+class Search:
+    """What a model decodes with. All take source (S, N) tokens and source_lengths (N,), and the rules
+
+    max_length, min_length : tokens, without and with the end; ngram : no n-gram of that many tokens twice (0: any)
+    prefix : (P, N) tokens to begin with, rows of their own lengths ended by `pad`; banned : tokens never to be used
+    """
+
+    def greedy(self, source, source_lengths=None, *, max_length=100, min_length=0, ngram=0, prefix=None, banned=()):
+        """The likeliest token in each step."""
+        decoding = Decoding(self, source, source_lengths, 1, max_length, min_length, ngram, prefix, banned)
+        decoding.run(choices.greedy)
+        return decoding.one_each()
+
+    def sample(self, source, source_lengths=None, *, temperature=1.0, top_k=0, top_p=1.0, rng=None, max_length=100,
+               min_length=0, ngram=0, prefix=None, banned=()):  # fmt: skip
+        """Tokens by chance, p^(1 / temperature), of the top_k likeliest (0: all), of those the fewest with a share top_p.
+
+        `log_probs` are those of the model itself. Holtzman et al., The curious case of neural text degeneration (2020).
+        """
+        if not temperature > 0:
+            raise ValueError(f"temperature: got {temperature!r}, wanted a number above 0")
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p: got {top_p!r}, wanted a share above 0 and up to 1")
+        decoding = Decoding(self, source, source_lengths, 1, max_length, min_length, ngram, prefix, banned)
+        V = decoding.words["V"]
+        decoding.run(
+            choices.sample, temperature=np.array([float(temperature)]), top_p=np.array([float(top_p)]),
+            top_k=as_size("top_k", top_k, 0), heap=np.zeros(decoding.R * V, np.intp),
+            uniform=np.random.default_rng(rng).random((decoding.T, decoding.R)),
+        )  # fmt: skip
+        return decoding.one_each()
+
+    def beam_search(self, source, source_lengths=None, *, beam_size=5, n_best=1, length_penalty="none", alpha=1.0,
+                    coverage_penalty=0.0, early_stop=True, max_length=100, min_length=0, ngram=0, prefix=None,
+                    banned=()):  # fmt: skip
+        """The n best of the hypotheses that a beam of that many finds.
+
+        length_penalty : log p is divided by 1 ("none"), n^alpha ("average") or ((5 + n) / 6)^alpha ("gnmt"), n its tokens
+        coverage_penalty : β of GNMT's coverage penalty, 0 or more, with attention
+        early_stop : stop a sentence when no hypothesis can come among its best any more; changes no result
+        """
+        B, V = as_size("beam_size", beam_size), self.decoder.embedding.num_tokens
+        F = as_size("n_best", n_best)
+        if B > V:
+            raise ValueError(f"beam_size: got {B}, wanted at most {V}, the tokens of the target")
+        if F > B:
+            raise ValueError(f"n_best: got {F}, wanted at most beam_size, {B}")
+        if length_penalty not in _PENALTIES:
+            raise ValueError(f"length_penalty: got {length_penalty!r}, wanted one of {', '.join(_PENALTIES)}")
+        if not coverage_penalty >= 0:
+            raise ValueError(f"coverage_penalty: got {coverage_penalty!r}, wanted 0 or more")
+        if coverage_penalty and self.decoder.attention is None:
+            raise ValueError(f"coverage_penalty: got {coverage_penalty!r} without attention, wanted 0")
+        decoding = Decoding(self, source, source_lengths, B, max_length, min_length, ngram, prefix, banned)
+        N, kept = decoding.N, ("final", "final_log_p")
+        scores = np.full((N, B), -np.inf)
+        scores[:, 0] = 0
+        tables = {name: np.zeros((N, F), np.intp) for name in ("final_row", "final_step", "final_token")}
+        tables |= {name: np.zeros((N, 2 * B), np.intp) for name in ("candidate_row", "candidate_token")}
+        decoding.run(
+            choices.beam, scores=scores.reshape(-1), F=F, early=int(as_flag("early_stop", early_stop)),
+            penalty=_PENALTIES[length_penalty], alpha=np.array([float(alpha)]), beta=np.array([float(coverage_penalty)]),
+            candidate=np.zeros((N, 2 * B)), count=np.zeros(N, np.intp), **tables, **{k: np.zeros((N, F)) for k in kept},
+        )  # fmt: skip
+        return decoding.several_each(F)

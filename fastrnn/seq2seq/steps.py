@@ -1,0 +1,123 @@
+"""A decoder's steps as a program: each is the operations from a token to its features, one after another.
+
+    x_t = [E[token_t]; f_{t-1}]    y_t = layers(x_t)    a_t, m_t = attention(y_t)    f_t = tanh(W [m_t; y_t] + b)
+
+without f_{t-1} where there is no input feeding, and f_t = y_t without attention. Every array has a time axis.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from fastrnn.backend import operations
+from fastrnn.cells import REGISTRY
+from fastrnn.contract import Array
+from fastrnn.seq2seq.parts import every
+
+
+class Snapshot:
+    """A decoder's parameters as they are now, and in the form that operations read."""
+
+    def __init__(self, decoder: Any):
+        rnn = decoder.rnn
+        self.cell = REGISTRY[rnn._cell]
+        self.layers = [rnn._weights(k, 0) for k in range(rnn.num_layers)]
+        self.table = decoder.embedding.table().copy()
+        self.attention = {k: v.copy() for k, v in decoder.attention.arrays().items()} if decoder.attention else {}
+        self.combine = None if decoder.combine is None else decoder.combine.copies()
+        self.output = decoder.output.copies()
+        work = operations()
+        self.cells = [work.pack_cell(self.cell, w.map(np.copy)) for w in self.layers]
+        self.packed_combine = None if self.combine is None else work.pack(*self.combine)
+        self.packed_output = work.pack(*self.output)
+
+
+class Steps:
+    """T steps of R rows, laid out: `operations` to be run, and the arrays between them.
+
+    keep : whether backward will follow: every step has memory of its own then
+    tokens : (T, R), may be written while the steps run; parents : (T, R) the row that each row continues, or None
+    """
+
+    def __init__(self, decoder, snapshot, tokens, state, held, *, keep, parents=None):
+        work, dtype = operations(), decoder.dtype
+        self.decoder, self.snapshot, self.held, self.keep = decoder, snapshot, held, keep
+        self.T, self.R = T, R = tokens.shape
+        E, H, M, F = decoder.embedding.size, decoder.rnn.hidden_size, decoder.memory_size, decoder.feature_size
+
+        def room(size: int, more: int = 0) -> Array:
+            return np.zeros((T + more, R, size), dtype) if keep else every(np.zeros((R, size), dtype), T + more)
+
+        feeding = decoder.input_feeding
+        self.x = room(E + (F if feeding else 0), 1)
+        self.joined = room(M + H) if decoder.attention else None
+        # features of step t are read in step t + 1: in place, or where rows change places by way of a copy
+        features = self.x[1:, :, E:] if feeding and parents is None else room(F)
+        ys = [room(H) for _ in range(decoder.rnn.num_layers - 1)]
+        ys.append(features if self.joined is None else self.joined[:, :, M:])
+        self.ys, self.features = ys, features
+
+        self.operations = [work.gather(snapshot.table, tokens, self.x[:T, :, :E])]
+        if feeding and parents is not None:
+            self.operations.append(work.gather(self.features[0], parents, self.x[:T, :, E:]))
+        self.cells, below = [], self.x[:T]
+        for k, y in enumerate(ys):
+            first = [s[k] for s in state] + [None] * (2 - len(state))
+            self.cells.append(work.Cells(snapshot.cell, snapshot.cells[k], below, y, *first, keep, parents))
+            self.operations += self.cells[-1].operations
+            below = y
+        if self.joined is not None:
+            self.operations += decoder.attention.steps(snapshot.attention, held, ys[-1], self.joined[:, :, :M])
+            self.operations.append(work.linear(self.joined, snapshot.packed_combine, self.features, "tanh"))
+
+    @property
+    def flops(self) -> float:
+        """Of a step, roughly."""
+        weights = sum(w.w_ih.size + w.w_hh.size for w in self.snapshot.layers)
+        weights += 0 if self.snapshot.combine is None else self.snapshot.combine[0].size
+        memory = 0 if self.held is None else self.held.keys[:, 0].size + self.held.values[:, 0].size
+        return 2.0 * self.R * (weights + memory)
+
+    def backward(self, d_features: Array) -> SimpleNamespace:
+        """params, state, memory, x: gradients from those of the features, (T + 1, R, F) with an unused entry in front."""
+        work, decoder, snapshot = operations(), self.decoder, self.snapshot
+        E, M, T = decoder.embedding.size, decoder.memory_size, self.T
+        tapes = [cells.finish() for cells in self.cells]
+        program: list[Any] = []
+        dy: Any = d_features[1:]
+        d = d_pre = None
+        if self.joined is not None:
+            d_pre, d_joined = np.empty_like(self.features), np.zeros_like(self.joined)
+            dy = d_joined[:, :, M:]
+            program.append(work.slope(d_features[1:], self.features, d_pre))
+            program.append(work.linear(d_pre, work.pack(snapshot.combine[0], None, transposed=True), d_joined))
+            d, through = decoder.attention.steps_backward(snapshot.attention, self.held, d_joined[:, :, :M], dy)
+            program += through
+        loops: list[Any] = []
+        for k in reversed(range(len(self.cells))):
+            below = np.empty_like(self.ys[k - 1]) if k else None
+            feed = d_features[:-1] if not k and decoder.input_feeding else None
+            loop = work.CellsBackward(snapshot.cell, tapes[k][-1], dy, None, None, below, feed)
+            program += loop.operations
+            loops.insert(0, loop)
+            dy = below
+        work.run(program, range(T - 1, -1, -1), rows=self.R, flops=2 * self.flops)
+        return self._gathered([loop.finish() for loop in loops], d, d_pre, E)
+
+    def _gathered(self, of_layers, d, d_pre, E):
+        decoder, params = self.decoder, {}
+        for k, g in enumerate(of_layers):
+            found = (g.w_ih, g.w_hh, g.b_ih, g.b_hh)
+            params |= {f"rnn.{key}": value for key, value in zip(decoder.rnn._keys(k, 0), found, strict=False)}
+        memory = None
+        if d is not None:
+            memory, of_attention = decoder.attention.finish_backward(
+                self.snapshot.attention, self.held, d, self.joined[:, :, decoder.memory_size :], self.held.values
+            )
+            params |= {f"attention.{key}": value for key, value in of_attention.items()}
+            params |= decoder.combine_gradients(self.joined, d_pre)
+        starts = [np.stack([g.h0 for g in of_layers])]
+        if self.snapshot.cell.memory:
+            starts.append(np.stack([g.c0 for g in of_layers]))
+        return SimpleNamespace(params=params, state=tuple(starts), memory=memory, x=of_layers[0].x[:, :, :E])
