@@ -21,4 +21,8 @@ def backend() -> ModuleType:
 @cache
 def operations() -> ModuleType:
     """The module with the operations of a decoder's step, of the same kind as `backend()`."""
-    return reference_ops
+    if backend() is reference:
+        return reference_ops
+    from fastrnn.cpu import operations
+
+    return operations

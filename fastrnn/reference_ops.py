@@ -161,7 +161,7 @@ def _score(a, t, seen):
 
 
 def attend_backward(a, d):
-    """From d.context, and d.coverage (N, S) of the step after; adds to d.query, d.keys, d.values; of each row, d.v, d.cover."""
+    """From d.context, and d.coverage of the step after; adds to d.query, d.keys, d.values; for each row, d.v, d.cover."""
 
     def step(t):
         weights, seen = a.weights[t], None if a.coverage is None else a.coverage[t]
@@ -190,7 +190,7 @@ def attend_backward(a, d):
 
 
 def choose(text, words, rows):
-    """A function of seq2seq/choices.py for the sentences 0 to `rows`; the arrays of `words` as it indexes them: flat."""
+    """A function of choices.py for the sentences 0 to `rows`; the arrays of `words` as it indexes them: flat."""
     flat = {k: v.reshape(-1) if isinstance(v, np.ndarray) else v for k, v in words.items()}
 
     def step(t):

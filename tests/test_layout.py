@@ -12,9 +12,10 @@ ALLOWED = {
     "pointwise": set(),
     "cell": set(),
     "contract": set(),
+    "choices": set(),
     "cells": {"cell", "cells", "pointwise"},
     "reference": {"cell", "cells", "contract"},
-    "cpu": {"cell", "cells", "contract", "cpu", "pointwise"},
+    "cpu": {"cell", "cells", "choices", "contract", "cpu", "pointwise"},
     "arrays": {"contract"},
     "reference_ops": {"pointwise", "reference"},
     "backend": {"reference", "reference_ops", "cpu"},
@@ -22,11 +23,11 @@ ALLOWED = {
     "functional": {"arrays", "backend", "cells", "contract"},
     "serving": {"arrays", "backend", "cells"},
     "layers": {"arrays", "backend", "cells", "contract", "functional", "parameters", "serving"},
-    "seq2seq": {"arrays", "backend", "cells", "contract", "layers", "parameters", "seq2seq"},
+    "seq2seq": {"arrays", "backend", "cells", "choices", "contract", "layers", "parameters", "seq2seq"},
     "bench": {"bench", "cells", "contract", "cpu", "reference"},
 }
 FRAMEWORKS = {"torch", "jax", "onnx", "onnxruntime", "keras"}
-NO_NUMBA = {"pointwise", "cell", "contract", "cells", "reference", "reference_ops", "arrays", "functional", "parameters",
+NO_NUMBA = {"pointwise", "cell", "choices", "contract", "cells", "reference", "reference_ops", "arrays", "functional", "parameters",
             "serving", "layers", "seq2seq"}  # fmt: skip
 
 

@@ -44,10 +44,10 @@ def prepare(cell: Cell, weights: Weights) -> Prepared:
 
 def refresh(prepared: Prepared) -> None:
     w_ih, w_hh, *_ = prepared.weights
-    launch(prepared.pack.address, prepared.pack.words, _packers(w_ih.size + w_hh.size))
+    launch(prepared.pack.address, prepared.pack.words, packers(w_ih.size + w_hh.size))
 
 
-def _packers(size: int) -> int:
+def packers(size: int) -> int:
     return get_num_threads() if size > _TEAM_WEIGHTS else 1
 
 
@@ -101,18 +101,18 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
     )  # fmt: skip
     work.run()
     h_n, c_n = rows.unsort(ends[0], H), rows.unsort(ends[1], H) if cell.memory else None
-    tape = _keep(work, prepared.weights, rows, states, x) if keep else None
+    tape = keep_tape(work, prepared.weights, rows, states, x) if keep else None
     plan.give(work)
     return y, h_n, c_n, tape
 
 
-def _keep(work, weights, rows, block, x):
+def keep_tape(work, weights, rows, block, x):
     """The tape of a call whose states and gates are in `block`: what the caller may change is copied."""
     w_ih, w_hh, b_ih, b_hh = weights
     rows.gather(x, block["x"])
     block["w_ih"][...] = w_ih
     work.pack.set(w=w_hh.ctypes.data, out=block.at("panels"))
-    launch(work.pack.address, work.pack.words, _packers(w_hh.size))
+    launch(work.pack.address, work.pack.words, packers(w_hh.size))
     return Tape(rows, block, (b_ih is not None, b_hh is not None), (len(x), w_ih.shape[1], w_hh.shape[1]))
 
 
@@ -121,7 +121,7 @@ def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block) -> Non
     work.task.set(
         **prepared.addresses, order=rows.block.at("order"), length=rows.block.at("length"),
         hs=states.at("hs"), cs=states.at("cs" if "cs" in states else "hs"),  # a cell without a memory has h for c
-        saved=states.at("saved") if "saved" in states else 0,
+        parents=rows.block.at("same"), saved=states.at("saved") if "saved" in states else 0,
     )  # fmt: skip
 
 
@@ -133,28 +133,35 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     work = plan.take()
     rows.sort(dh_n, work.dh)
     rows.sort(dc_n, work.dc)
-    _backward_loop(work, rows, block, dy)
-
-    d = Block(work.gradients)
+    connect_backward(work, rows, block, dy)
+    work.run()
     d_rows = empty((rows.total, I), dtype)
+    work.d_rows.run(block.at("w_ih"), d_rows.ctypes.data)
+    gradients = gathered(cell, tape, work, rows.scatter(d_rows, T))
+    plan.give(work)
+    return gradients
+
+
+def gathered(cell, tape, work, dx):
+    """The gradients, once the loop has run: the sums over all rows for the weights, and what it left for the state."""
+    rows, block, (_, _, H) = tape.rows, tape.block, tape.sizes
+    d = Block(work.gradients)
     if not rows.total:
         for name in d.layout.places:
             d[name][...] = 0
     work.dw_ih.run(block.at("x"), d.at("w_ih"), d.at("b_ih") if "b_ih" in d else 0)
     work.dw_hh.run(block.at("hs"), d.at("w_hh"), d.at("b_hh") if "b_hh" in d else 0)
-    work.d_rows.run(block.at("w_ih"), d_rows.ctypes.data)
     if cell.shares_gradient and "b_ih" in d and "b_hh" in d:
         d["b_hh"][...] = d["b_ih"]
     if not cell.memory:
         work.dh += work.dc
     dh0, dc0 = rows.unsort(work.dh, H), rows.unsort(work.dc, H) if cell.memory else None
-    plan.give(work)
     dw = (d.get(name) for name in Weights._fields)
-    return Gradients(rows.scatter(d_rows, T), *dw, dh0, dc0)
+    return Gradients(dx, *dw, dh0, dc0)
 
 
-def _backward_loop(work, rows, block, dy):
-    """Fill the work's dx and du, the gradients of the pre-activations (total, G*H), and its dh and dc."""
+def connect_backward(work, rows, block, dy):
+    """Tell a backward work, which fills its dx and du (total, G*H), its dh and its dc, where dy and the tape are."""
     missing, item = dy is None, work.dh.itemsize
     work.task.set(
         dy=work.block.at("zero") if missing else dy.ctypes.data,
@@ -163,7 +170,6 @@ def _backward_loop(work, rows, block, dy):
         cs=block.at("cs" if "cs" in block else "hs"),
         order=rows.block.at("order"), length=rows.block.at("length"),
     )  # fmt: skip
-    work.run()
 
 
 def stream(cell, prepared, N):

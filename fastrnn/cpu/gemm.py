@@ -96,6 +96,18 @@ def build_pack_columns(dtype, L, digest):
     return pack
 
 
+def build_pack_rows(dtype, L, digest):
+    """w (H, K) -> panels of a plain product with its transpose."""
+
+    def pack(member, team, args):
+        _ = digest
+        w = words_of(args, "gemm", "PACK_COLUMNS", dtype)
+        panels = ((w.H + L - 1) // L + w.W - 1) // w.W
+        pack_gates(w.w, 1, w.H, w.K, w.W, L, w.out, panels * member // team, panels * (member + 1) // team)
+
+    return pack
+
+
 @register_jitable
 def add_sums(w, at, L, run):
     """w.sums[m] = Σ_k A[m, k], what a block adds to it: `chunk` summands in a row, which are gathered in `run`."""

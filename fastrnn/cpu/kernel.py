@@ -39,7 +39,13 @@ def digest() -> str:
     package = Path(__file__).parent.parent
     state = hashlib.sha256(repr((OPTIONS, TARGET, numba.__version__, llvmlite.__version__)).encode())
     for path in sorted(
-        [package / "cell.py", package / "pointwise.py", *package.glob("cells/*.py"), *package.glob("cpu/*.py")]
+        [
+            package / "cell.py",
+            package / "choices.py",
+            package / "pointwise.py",
+            *package.glob("cells/*.py"),
+            *package.glob("cpu/*.py"),
+        ]
     ):
         state.update(path.read_bytes())
     return state.hexdigest()
@@ -72,6 +78,10 @@ class Task:
         for name, value in values.items():
             words[places[name]] = value
 
+    def place(self, name: str) -> int | None:
+        """Where a word stands, None where there is none of that name."""
+        return self._places.get(name)
+
 
 @cache
 def _places(fields: "Fields") -> dict[str, int]:
@@ -97,22 +107,24 @@ def with_or_without_cache(make: Callable[[bool], Any]) -> Any:
 
 
 class Fields(NamedTuple):
-    """What the words of a kernel's call are: addresses of numbers, addresses of integers, integers."""
+    """What the words of a kernel's call are: addresses of numbers, addresses of integers, integers, addresses of doubles."""
 
     numbers: tuple[str, ...]
     tables: tuple[str, ...]
     integers: tuple[str, ...]
+    doubles: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self.numbers, *self.tables, *self.integers)
+        return (*self.numbers, *self.tables, *self.integers, *self.doubles)
 
 
 class Words(types.Type):
     """A kernel's words while it runs, each an attribute: a pointer, or an integer."""
 
     def __init__(self, fields: Fields, dtype: str):
-        kinds = {"numbers": types.CPointer(NUMBA[dtype]), "tables": types.CPointer(types.intp), "integers": types.intp}
+        pointers = {"numbers": NUMBA[dtype], "tables": types.intp, "doubles": types.float64}
+        kinds = {group: types.CPointer(kind) for group, kind in pointers.items()} | {"integers": types.intp}
         self.kinds = {name: kinds[group] for group in fields._fields for name in getattr(fields, group)}
         self.places = _places(fields)
         super().__init__(f"words({dtype}: {' '.join(fields.names)})")

@@ -22,9 +22,9 @@ from fastrnn.cpu.tile import product, product_of_row
 
 _TABLES = ("order", "length", "offsets", "control")
 FORWARD = Fields(
-    ("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "saved", "work"), _TABLES,
+    ("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "saved", "work"), (*_TABLES, "parents"),
     ("s0", "s1", "N", "I", "H", "W", "x_t", "x_n", "y_t", "y_n", "ends", "reverse", "keep", "save", "past", "by_units",
-     "strided", "capacity", "pre_size", "work_size"),
+     "strided", "together", "capacity", "pre_size", "work_size"),
 )  # fmt: skip
 BACKWARD = Fields(
     ("dy", "saved", "hs", "cs", "dx", "du", "dh", "dc", "w_hh", "zero"), _TABLES,
@@ -165,7 +165,7 @@ def build_forward(name, dtype, G, K, L, R, P, D, near, digest):
         base = rows_before(w, w.s0) if w.keep else w.s0 % 2 * w.N
         for s in range(w.s0, w.s1):
             active = still_active(active, s, w.length)
-            first, by, count = share(part, active, w.strided)
+            first, by, count = share(part, active, w.strided, w.together)
             if s == ahead:
                 filled, ahead = collect(w, part, s, active, mine.x_at)
                 alone = ahead == s + 1 and count > 1
@@ -309,7 +309,7 @@ def build_backward(name, dtype, G, K, L, R, P, D, near, digest):
             while active < w.N and w.length[active] > s:
                 active += 1
             base -= active
-            first, by, count = share(part, active, w.strided)
+            first, by, count = share(part, active, w.strided, 1)
             step = Step(s, base, base + active, first, by, count)
             gradients(cell, z, w, part, step, from_output)
             if w.by_units:

@@ -6,11 +6,12 @@ A plan lends works. A work belongs to one call at a time: its memory, and its ta
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from importlib import import_module
 from typing import Generic, NamedTuple, TypeVar
 
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array
-from fastrnn.cpu import gemm, loops, probe
+from fastrnn.cpu import gemm, loops
 from fastrnn.cpu.kernel import Kernel, Task, compile_kernel, digest
 from fastrnn.cpu.memory import Block, Layout, Pieces, spread
 from fastrnn.cpu.sync import CONTROL_WORDS
@@ -26,6 +27,10 @@ _TEAM_ROWS_FLOPS = 2.5e4  # of a step; below, threads that divide the rows wait 
 _TEAM_TAPE_FLOPS = 1e5  # the same in training, where the tape goes from one thread's cache to another's as well
 _TEAM_PRODUCT_FLOPS = 1e8  # of a product behind a loop of one thread, in whose cache its factors lie
 _NEAR_WEIGHTS = 1 << 17  # numbers; more are better divided than read by each thread, unless its rows are many
+# of the builders that do not stand in gemm.py
+_HOMES = dict.fromkeys(("linear", "gather", "scatter", "slope", "log_sum"), "dense")
+_HOMES |= dict.fromkeys(("attend", "attend_backward"), "attention") | dict.fromkeys(("program", "choose"), "program")
+_HOMES["probe"] = "probe"
 _DEPTHS = ((1024, 64), (16384, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
 
 
@@ -41,10 +46,11 @@ def kernel(kind: str, name: str, dtype: str) -> Kernel:
         rows, panels = tile_rows(gates * panel_vectors(gates)), panels_at_once(gates, parts)
         sizes = L, rows, panels, block_depth(gates), near_numbers(dtype)
         return compile_kernel(build(name, dtype, cell.n_gates, cell.n_tape, *sizes, digest()))
-    if kind == "gemm":
-        return compile_kernel(gemm.build_gemm(dtype, L, tile_rows(4), digest()))
-    home = probe if kind == "probe" else gemm
-    return compile_kernel(getattr(home, f"build_{kind}")(dtype, L, digest()))
+    build = getattr(import_module(f"fastrnn.cpu.{_HOMES.get(kind, 'gemm')}"), f"build_{kind}")
+    if kind == "choose":
+        return compile_kernel(build(name, dtype, digest()))
+    tiles = {"gemm": (tile_rows(4),), "linear": (tile_rows(4), block_depth(1))}.get(kind, ())
+    return compile_kernel(build(dtype, L, *tiles, digest()))
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,11 @@ def team_for(
         if N >= 2 and step_flops >= least:
             return Team(min(N, most), False)
     return Team(1, False)
+
+
+def worth(flops: float, steps: int) -> int:
+    """How many threads are worth it that divide the rows of `steps` steps of so many flops each."""
+    return get_num_threads() if flops >= _TEAM_ROWS_FLOPS and flops * steps >= _TEAM_FLOPS else 1
 
 
 W = TypeVar("W", "Forward", "Backward")
@@ -150,10 +161,10 @@ class _Loop:
 class Forward(_Loop):
     """The work of a forward call."""
 
-    def __init__(self, shape: Shape, keep: bool):
+    def __init__(self, shape: Shape, keep: bool, team: Team | None = None):
         cell, dtype, N, I, H, steps, total, ragged, reverse = REGISTRY[shape.cell], *shape[1:]
         G, Hp, L = cell.n_gates, padded(H, dtype), lanes(dtype)
-        self.team, self.steps = team_for(N, G, H, I + H, steps, dtype, keep=keep), range(steps)
+        self.team, self.steps = team or team_for(N, G, H, I + H, steps, dtype, keep=keep), range(steps)
         self.steps_a_call = max(1, int(_CALL_FLOPS / max(1.0, 2.0 * N * G * H * (I + H))))
         capacity, panel = _AHEAD_ROWS, panel_vectors(G) * G * L
         pre_size = max(capacity * G * Hp, N * panel)
@@ -178,18 +189,19 @@ class Forward(_Loop):
             kernel("forward", cell.name, dtype), loops.FORWARD, control=block.at("control"), offsets=block.at("offsets"),
             work=block.at("work"), N=N, I=I, H=H, W=panel_vectors(G), ends=self.ends, reverse=reverse, keep=keep,
             save=keep and saved > 0, past=total * saved * Hp * ITEMSIZE[dtype] > _PAST, by_units=self.team.by_units,
-            strided=ragged, capacity=capacity, pre_size=pre_size, work_size=work_size,
+            strided=ragged, together=1, capacity=capacity, pre_size=pre_size, work_size=work_size,
         )  # fmt: skip
 
 
 class Backward(_Loop):
     """The work of a backward call: the loop, and the products behind it."""
 
-    def __init__(self, shape: Shape, biases: tuple[bool, bool]):
+    def __init__(self, shape: Shape, biases: tuple[bool, bool], team: Team | None = None):
         cell, dtype, N, I, H, steps, total, ragged, reverse = REGISTRY[shape.cell], *shape[1:]
         G, Hp, L, panel = cell.n_gates, padded(H, dtype), lanes(dtype), panel_vectors(1)
         # divided as the forward pass was, from the same numbers: what a thread wrote lies in its own cache
-        self.team, self.steps = team_for(N, G, H, I + H, steps, dtype, keep=True, panel=panel), range(steps - 1, -1, -1)
+        self.team = team or team_for(N, G, H, I + H, steps, dtype, keep=True, panel=panel)
+        self.steps = range(steps - 1, -1, -1)
         self.steps_a_call = max(1, int(_CALL_FLOPS / max(1.0, 2.0 * N * G * H * H)))
         GH, shared = G * H, cell.shares_gradient
         row = spread(GH, dtype)

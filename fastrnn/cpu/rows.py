@@ -14,7 +14,7 @@ from fastrnn.cpu.memory import Block, Layout
 class Rows:
     """Sorted by length, the longest first."""
 
-    block: Block  # order (N,), sorted row -> row; length (N,), of the sorted rows
+    block: Block  # order (N,), sorted row -> row; length (N,), of the sorted rows; same (N,), 0 to N - 1
     shortest: int
     steps: int  # the longest
     total: int  # the sum
@@ -83,8 +83,8 @@ class Rows:
 
 def _table(order: Array, length: Array) -> Block:
     size = ((len(order),), "intp")
-    block = Block(Layout({"order": size, "length": size}))
-    block["order"][...], block["length"][...] = order, length
+    block = Block(Layout({"order": size, "length": size, "same": size}))
+    block["order"][...], block["length"][...], block["same"][...] = order, length, np.arange(len(order))
     return block
 
 

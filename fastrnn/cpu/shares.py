@@ -27,15 +27,22 @@ def part_of(w, member, team, V):
 
 
 @register_jitable
-def share(part, count, strided):
+def share(part, count, strided, together):
     """The rows of one member, of `count`: the first, the step to the next, how many."""
     member, team = part.row_member, part.row_team
     if team == 1:
         return 0, 1, count
     if strided:
         return member, team, max(0, (count - member + team - 1) // team)
-    first = count * member // team
-    return first, 1, count * (member + 1) // team - first
+    first, end = rows_of_member(member, team, count, together)
+    return first, 1, end - first
+
+
+@register_jitable
+def rows_of_member(member, team, count, together):
+    """The first of one member's rows and the one behind its last: `together` of them always have the same member."""
+    groups = count // together
+    return groups * member // team * together, groups * (member + 1) // team * together
 
 
 @register_jitable

@@ -51,7 +51,7 @@ def collect(w, part, s, active, x_at):
     filled = 0
     while s < w.s1:
         active = still_active(active, s, w.length)
-        first, by, count = share(part, active, w.strided)
+        first, by, count = share(part, active, w.strided, w.together)
         if filled > 0 and filled + count > w.capacity:
             break
         for i in range(count):
@@ -72,6 +72,6 @@ def locate(w, z, step, mine):
     """Where this member's rows have their state before the step, after it, and their output."""
     for i in range(step.count):
         m = step.first + i * step.by
-        mine.before[i] = (step.base + m) * z.Hp
+        mine.before[i] = (step.base + w.parents[m]) * z.Hp
         mine.after[i] = state_after(w, step, m) * z.Hp
         mine.y_at[i] = place(w, step.s, m, w.y_t, w.y_n)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn import choices
 from fastrnn.arrays import as_array, as_flag, as_lengths, as_size, from_any
 from fastrnn.backend import operations
 from fastrnn.contract import Array
 from fastrnn.parameters import Joined, Parameterised
-from fastrnn.seq2seq import choices
 from fastrnn.seq2seq.attention import Attention
 from fastrnn.seq2seq.encoder import State, as_state, recurrent
 from fastrnn.seq2seq.parts import Embedding, Linear, as_tokens, linear_of_rows

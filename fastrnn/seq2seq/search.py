@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn import choices
 from fastrnn.arrays import as_flag, as_size
 from fastrnn.backend import operations
 from fastrnn.contract import Array
-from fastrnn.seq2seq import choices
 from fastrnn.seq2seq.decoder import choice_words
 from fastrnn.seq2seq.parts import as_tokens, every
 from fastrnn.seq2seq.steps import Snapshot, Steps

@@ -1,0 +1,144 @@
+"""The operations of a decoder's step that work on rows of numbers: a linear map, rows of a table, tanh's slope, log Σ exp."""
+
+import math
+
+from numba.extending import register_jitable
+
+import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what is applied
+from fastrnn.cpu.arithmetic import applied, difference, everywhere, first_lanes, largest, maximum, nothing, times, total
+from fastrnn.cpu.kernel import Fields, words_of
+from fastrnn.cpu.loops import input_panel
+from fastrnn.cpu.shares import Sizes, rows_of_member, run_of
+from fastrnn.cpu.simd import add, load, load_part, shift, static, store_part
+from fastrnn.cpu.sync import flush_denormals, restore_denormals
+
+_ROWS = ("N", "together")
+# the names of what it shares with the loops' input product
+LINEAR = Fields(
+    ("x", "w_ih", "b_ih", "out", "work"),
+    ("offsets",),
+    (*_ROWS, "I", "O", "W", "x_n", "out_n", "capacity", "activation", "add"),
+)
+GATHER = Fields(("table", "out"), ("index",), (*_ROWS, "E", "table_n", "out_n"))
+SCATTER = Fields(("dy", "into"), ("index",), ("M", "E"))
+SLOPE = Fields(("dy", "y", "out"), (), (*_ROWS, "F", "dy_n", "y_n", "out_n"))
+LOG_SUM = Fields(("x",), (), (*_ROWS, "V", "x_n"), ("out",))
+ACTIVATIONS = ("none", "tanh", "relu")
+
+
+@register_jitable
+def finish_linear(w, L, i, count, unit, row, sums):
+    """From the sums of `count` rows from i, `row` columns from `unit`, to the output."""
+    for r in range(count):
+        out = shift(w.out, (i + r) * w.out_n)
+        for v in range(0, row, L):
+            y, left = load(sums, r * row + v), w.O - unit - v
+            if w.activation == 1:
+                y = applied(static("tanh"), y)
+            elif w.activation == 2:
+                y = applied(static("relu"), y)
+            if w.add:
+                y = add(load_part(out, unit + v, left), y)
+            store_part(out, unit + v, 0, (y,), left)
+
+
+def build_linear(dtype, L, R, D, digest):
+    """out = f(x Wᵀ + b), or that added to it; W in panels, as pack_gates or pack_columns makes them."""
+
+    def linear(member, team, args):
+        _ = digest
+        w = words_of(args, "dense", "LINEAR", dtype)
+        V = (w.O + L - 1) // L
+        z = Sizes(1, 0, L, R, 1, V, V // w.W, V * L, 0, run_of(w.I, D), 0)
+        first, end = rows_of_member(member, team, w.N, w.together)
+        offsets, sums = shift(w.offsets, member * w.capacity), shift(w.work, member * w.capacity * w.W * L)
+        panels = (V + w.W - 1) // w.W
+        mode = flush_denormals()
+        for i in range(first, end, w.capacity):
+            count = min(w.capacity, end - i)
+            for r in range(count):
+                offsets[r] = (i + r) * w.x_n
+            for panel in range(panels):
+                unit = panel * w.W * L
+                row = min(w.W * L, V * L - unit)
+                following = shift(w.w_ih, min(panel + 1, panels - 1) * w.W * L * w.I)
+                input_panel(static(1), z, w, panel, following, count, offsets, sums, row)
+                finish_linear(w, L, i, count, unit, row, sums)
+        restore_denormals(mode)
+
+    return linear
+
+
+def build_gather(dtype, L, digest):
+    def gather(member, team, args):
+        _ = digest
+        w = words_of(args, "dense", "GATHER", dtype)
+        first, end = rows_of_member(member, team, w.N, w.together)
+        for n in range(first, end):
+            row, out = shift(w.table, w.index[n] * w.table_n), shift(w.out, n * w.out_n)
+            for k in range(0, w.E, L):
+                store_part(out, k, 0, (load_part(row, k, w.E - k),), w.E - k)
+
+    return gather
+
+
+def build_scatter(dtype, L, digest):
+    """Members divide the columns: every sum has one order."""
+
+    def scatter(member, team, args):
+        _ = digest
+        w = words_of(args, "dense", "SCATTER", dtype)
+        vectors = (w.E + L - 1) // L
+        first, end = vectors * member // team * L, min(w.E, vectors * (member + 1) // team * L)
+        for m in range(w.M):
+            dy, into = shift(w.dy, m * w.E), shift(w.into, w.index[m] * w.E)
+            for k in range(first, end, L):
+                store_part(into, k, 0, (add(load_part(into, k, w.E - k), load_part(dy, k, w.E - k)),), w.E - k)
+
+    return scatter
+
+
+def build_slope(dtype, L, digest):
+    def slope(member, team, args):
+        _ = digest
+        w = words_of(args, "dense", "SLOPE", dtype)
+        first, end = rows_of_member(member, team, w.N, w.together)
+        for n in range(first, end):
+            for k in range(0, w.F, L):
+                d, y = load_part(w.dy, n * w.dy_n + k, w.F - k), load_part(w.y, n * w.y_n + k, w.F - k)
+                store_part(w.out, n * w.out_n + k, 0, (difference(d, times(times(d, y), y)),), w.F - k)
+
+    return slope
+
+
+@register_jitable
+def top_of(x, n, L):
+    top, whole = x[0], n // L * L
+    if whole > 0:
+        most = load(x, 0)
+        for k in range(L, whole, L):
+            most = maximum(load(x, k), most)
+        top = largest(most)
+    for k in range(whole, n):
+        top = max(top, x[k])
+    return top
+
+
+def build_log_sum(dtype, L, digest):
+    def log_sum(member, team, args):
+        _ = digest
+        w = words_of(args, "dense", "LOG_SUM", dtype)
+        first, end = rows_of_member(member, team, w.N, w.together)
+        for n in range(first, end):
+            x = shift(w.x, n * w.x_n)
+            top = top_of(x, w.V, L)
+            mass, whole = nothing(x), w.V // L * L
+            for k in range(0, whole, L):
+                mass = add(mass, applied(static("exp"), difference(load(x, k), everywhere(top))))
+            left = w.V - whole
+            if left > 0:
+                e = applied(static("exp"), difference(load_part(x, whole, left), everywhere(top)))
+                mass = add(mass, first_lanes(e, left))
+            w.out[n] = top + math.log(total(mass))
+
+    return log_sum

@@ -1,0 +1,275 @@
+"""The operations of a decoder's step as kernels, and what runs them: the counterpart of reference_ops.py, which see.
+
+An operation is a task, and what its words grow by from a step to the next: addresses by the stride of their time axis.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastrnn.contract import Array, Weights
+from fastrnn.cpu import attention, dense, engine, gemm, program
+from fastrnn.cpu.kernel import Fields, Task
+from fastrnn.cpu.memory import Block, Layout, empty, name_of
+from fastrnn.cpu.plan import Backward, Forward, Product, Shape, Team, kernel, worth
+from fastrnn.cpu.rows import Rows
+from fastrnn.cpu.target import padded, panel_vectors
+from fastrnn.cpu.threads import get_num_threads, launch
+
+_CHUNK = 128  # rows that a linear map takes together
+_CALL_FLOPS = 1e10  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
+_ALONE = Team(1, False)
+
+
+class Operation(NamedTuple):
+    task: Task
+    growth: dict[str, int]  # of words, from a step to the next
+    alive: Any  # what the words point to
+
+
+def _operation(
+    kind: str, fields: Fields, dtype: str, arrays: dict[str, Array], name: str = "", alive: Any = None, **words: int
+):
+    """An operation on arrays with a time axis in front."""
+    task = Task(kernel(kind, name, dtype), fields, **{key: a.ctypes.data for key, a in arrays.items()}, **words)
+    return Operation(task, {key: a.strides[0] for key, a in arrays.items() if a.strides[0]}, (arrays, alive))
+
+
+def _row_step(array: Array) -> int:
+    """Numbers from a row of (T, N, ...) to the next."""
+    return array.strides[1] // array.itemsize
+
+
+def run(operations, steps, rows, together=1, flops=0.0, done=None):
+    count, groups = len(steps), rows // together
+    if not count or not groups:
+        return
+    team = min(groups, worth(flops, count))
+    size = sum(len(o.task.words) for o in operations)
+    words, growth = np.empty((team, size), np.intp), np.zeros(size, np.intp)
+    starts, at = np.empty(len(operations), np.intp), 0
+    for k, operation in enumerate(operations):
+        own = slice(at, at + len(operation.task.words))
+        for name, by in operation.growth.items():
+            growth[at + operation.task.place(name)] = by
+        words[:, own] = operation.task.words
+        _share_rows(operation.task, words[:, own], rows, together)
+        starts[k], at = at, own.stop
+    words += growth * steps.start
+    growth *= steps.step
+    done = np.zeros(groups, np.intp) if done is None else done
+    addresses = np.array([o.task.address for o in operations], np.intp)
+    task = Task(
+        kernel("program", "", "float32"), program.PROGRAM, addresses=addresses.ctypes.data, starts=starts.ctypes.data,
+        words=words.ctypes.data, growth=growth.ctypes.data, done=done.ctypes.data, operations=len(operations), size=size,
+        sentences=groups,
+    )  # fmt: skip
+    a_call = max(1, int(_CALL_FLOPS / max(1.0, flops)))
+    for start in range(0, count, a_call):
+        task.set(steps=min(a_call, count - start))
+        launch(task.address, task.words, team)
+        if done.all():
+            break
+
+
+def _share_rows(task: Task, words: Array, rows: int, together: int) -> None:
+    """Tell an operation on rows how many there are, and how many of them belong together."""
+    place = task.place("together")
+    if place is not None:
+        words[:, place], words[:, task.place("N")] = together, rows
+
+
+def gather(table, index, out):
+    arrays = {"index": index, "out": out}
+    return _operation("gather", dense.GATHER, name_of(out), arrays, table=table.ctypes.data, alive=table, E=out.shape[2],
+                      table_n=table.strides[0] // table.itemsize, out_n=_row_step(out))  # fmt: skip
+
+
+def scatter(dy, index, into):
+    task = Task(kernel("scatter", "", name_of(dy)), dense.SCATTER, dy=dy.ctypes.data, index=index.ctypes.data,
+                into=into.ctypes.data, M=len(dy), E=dy.shape[1])  # fmt: skip
+    launch(task.address, task.words, worth(float(dy.size), 1))
+
+
+class Packed(NamedTuple):
+    """A weight and a bias in panels."""
+
+    block: Block
+    sizes: tuple[int, int]  # I, O
+
+
+def pack(w, b=None, transposed=False):
+    dtype, (I, O) = name_of(w), w.shape if transposed else w.shape[::-1]
+    block = Block(Layout({"w": ((I, padded(O, dtype)), dtype), "b": ((padded(O, dtype),), dtype)}))
+    block["b"][:O] = 0 if b is None else b
+    block["b"][O:] = 0
+    task = Task(
+        kernel("pack_columns" if transposed else "pack_rows", "", dtype), gemm.PACK_COLUMNS, w=w.ctypes.data,
+        out=block.at("w"), H=O, K=I, W=panel_vectors(1),
+    )  # fmt: skip
+    launch(task.address, task.words, engine.packers(w.size))
+    return Packed(block, (I, O))
+
+
+def linear(x, weight, out, activation="none", add=False):
+    dtype, (I, O), W, team = name_of(x), weight.sizes, panel_vectors(1), get_num_threads()
+    scratch = Block(Layout({
+        "work": ((team * _CHUNK * W * padded(1, dtype),), dtype), "offsets": ((team * _CHUNK,), "intp"),
+    }))  # fmt: skip
+    return _operation(
+        "linear", dense.LINEAR, dtype, {"x": x, "out": out}, alive=(weight, scratch), w_ih=weight.block.at("w"),
+        b_ih=weight.block.at("b"), work=scratch.at("work"), offsets=scratch.at("offsets"), I=I, O=O, W=W, capacity=_CHUNK,
+        x_n=_row_step(x), out_n=_row_step(out), activation=dense.ACTIVATIONS.index(activation), add=add,
+    )  # fmt: skip
+
+
+def linear_gradients(dy, x, w):
+    dtype, (M, O), I = name_of(dy), dy.shape, x.shape[1]
+    of_dy, of_rows = (a.strides[0] // a.itemsize for a in (dy, x))  # rows of a wider array, as it may be
+    dw, db, dx = empty((O, I), dtype), np.zeros(O, dtype), empty((M, I), dtype)
+    of_w = Product(dtype, (O, I, M), (1, of_dy, of_rows), min(M, 128) or 1, _ALONE, chunk=32)
+    of_x = Product(dtype, (M, I, O), (of_dy, 1, I), max(128, min(512, (1 << 17) // max(1, I))), _ALONE)
+    team, size = max(of_w.team, of_x.team), max(p.team * p.work_size for p in (of_w, of_x))
+    scratch = Block(Layout({
+        "work": ((size,), dtype), "offsets": ((team * 8,), "intp"), "zero": ((4 * padded(1, dtype),), dtype),
+    }))  # fmt: skip
+    scratch["zero"][...] = 0
+    if not M:
+        dw[...] = 0
+    for product in (of_w, of_x):
+        product.a = dy.ctypes.data
+        product.task.set(**{piece: scratch.at(piece) for piece in ("zero", "work", "offsets")})
+    of_w.run(x.ctypes.data, dw.ctypes.data, db.ctypes.data)
+    of_x.run(w.ctypes.data, dx.ctypes.data)
+    return dw, db, dx
+
+
+def slope(dy, y, out):
+    steps = {f"{name}_n": _row_step(a) for name, a in (("dy", dy), ("y", y), ("out", out))}
+    return _operation("slope", dense.SLOPE, name_of(y), {"dy": dy, "y": y, "out": out}, F=y.shape[2], **steps)
+
+
+def log_sum(x, out):
+    return _operation("log_sum", dense.LOG_SUM, name_of(x), {"x": x, "out": out}, V=x.shape[2], x_n=_row_step(x))
+
+
+def attend(a):
+    arrays = {"query": a.query, "weights": a.weights, "context": a.context} | _seen(a)
+    if a.coverage is not None:
+        arrays["coverage"] = a.coverage[1:]
+    parents = np.arange(a.weights.shape[1])[None] if a.parents is None else a.parents
+    arrays["parents"] = parents if len(parents) > 1 or a.parents is not None else _still(parents)
+    return _operation(
+        "attend", attention.ATTEND, name_of(a.keys), arrays, **_memory(a), context_n=_row_step(a.context),
+        tracking=a.coverage is not None,
+    )  # fmt: skip
+
+
+def attend_backward(a, d):
+    scores = np.empty((get_num_threads(), a.weights.shape[2]), a.keys.dtype)
+    fixed = {f"d_{name}": getattr(d, name) for name in ("keys", "values", "v", "cover", "coverage")} | {"scores": scores}
+    return _operation(
+        "attend_backward", attention.ATTEND_BACKWARD, name_of(a.keys),
+        {"query": a.query, "weights": a.weights, "d_context": d.context, "d_query": d.query} | _seen(a),
+        **_memory(a, fixed), **{name: array.ctypes.data for name, array in fixed.items()},
+        d_context_n=_row_step(d.context), d_query_n=_row_step(d.query),
+    )  # fmt: skip
+
+
+def _still(array: Array) -> Array:
+    """The same entry in every step."""
+    return np.lib.stride_tricks.as_strided(array, array.shape, (0, *array.strides[1:]))
+
+
+def _seen(a: Any) -> dict[str, Array]:
+    """The sums of weights before each step; where there are none, the weights stand in and are not read."""
+    return {"seen": a.weights if a.coverage is None else a.coverage[:-1]}
+
+
+def _memory(a: Any, more: Any = None) -> dict[str, Any]:
+    """The words of what attention reads in every step."""
+    scale = np.array([a.scale], a.keys.dtype)
+    v, cover = (scale if array is None else array for array in (a.v, a.cover))
+    lengths = np.ascontiguousarray(a.lengths, np.intp)
+    item, (S, _, K), M = a.keys.itemsize, a.keys.shape, a.values.shape[2]
+    return {
+        "keys": a.keys.ctypes.data, "values": a.values.ctypes.data, "v": v.ctypes.data, "cover": cover.ctypes.data,
+        "scale": scale.ctypes.data, "lengths": lengths.ctypes.data, "K": K, "M": M, "S": S,
+        "keys_s": a.keys.strides[0] // item, "keys_n": a.keys.strides[1] // item,
+        "values_s": a.values.strides[0] // item, "values_n": a.values.strides[1] // item, "query_n": _row_step(a.query),
+        "summed": a.v is not None, "covered": a.cover is not None,
+        "alive": (a.keys, a.values, v, cover, scale, lengths, more),
+    }  # fmt: skip
+
+
+def choose(text, words, rows):
+    arrays = {name: value for name, value in words.items() if isinstance(value, np.ndarray)}
+    integers = {name: value for name, value in words.items() if name not in arrays}
+    # the rest they index themselves
+    grows = {name: arrays.pop(name) for name in ("logits", "norm")}
+    kept = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    operation = _operation(
+        "choose", program.CHOOSE, name_of(grows["logits"]), grows, text.__name__, alive=kept, t=0, **integers,
+        **{name: value.ctypes.data for name, value in kept.items()},
+    )  # fmt: skip
+    return operation._replace(growth=operation.growth | {"t": 1})
+
+
+def pack_cell(cell, weights):
+    return engine.prepare(cell, Weights(*weights))
+
+
+class Cells:
+    def __init__(self, cell, prepared, x, y, h0, c0, keep, parents=None):
+        (T, N, I), H, dtype = x.shape, y.shape[2], prepared.dtype
+        # where nothing is kept, rows never end: the state moves between the two halves of its buffer
+        rows = Rows.of(T if keep else T + 1, N, None, False)
+        shape = Shape(cell.name, dtype, N, I, H, rows.steps, rows.total, False, False)
+        self._work = work = Forward(shape, keep, Team(get_num_threads(), False))
+        states = Block(work.tape) if keep else work.block
+        for name, state in zip(("hs", "cs")[: 1 + cell.memory], (h0, c0), strict=False):
+            rows.sort(state, states[name][:N])
+        engine.connect(work, prepared, rows, states)
+        words = {"x": x.ctypes.data, "y": y.ctypes.data}
+        for name, array in (("x", x), ("y", y)):
+            words |= {f"{name}_t": array.strides[0] // array.itemsize, f"{name}_n": _row_step(array)}
+        growth = {"s0": 1, "s1": 1}
+        if parents is not None:
+            words["parents"], growth["parents"] = parents.ctypes.data, parents.strides[0]
+        work.task.set(s0=0, s1=1, **words)
+        self.operations = [Operation(work.task, growth, (x, y, rows, states, prepared, parents, work))]
+        self._kept = prepared, rows, states, x
+
+    def finish(self):
+        prepared, rows, states, x = self._kept
+        work, H, memory = self._work, prepared.weights.w_hh.shape[1], "cs" in states
+        h_n, c_n = rows.unsort(states["hs"][work.ends :], H), rows.unsort(states["cs"][work.ends :], H) if memory else None
+        return h_n, c_n, engine.keep_tape(work, prepared.weights, rows, states, x) if work.tape else None
+
+
+class CellsBackward:
+    def __init__(self, cell, tape, dy, dh_n, dc_n, below=None, feed=None):
+        rows, block, (T, I, H) = tape.rows, tape.block, tape.sizes
+        N, dtype, GH = len(rows), name_of(dy), cell.n_gates * H
+        shape = Shape(cell.name, dtype, N, I, H, rows.steps, rows.total, False, False)
+        self._work = work = Backward(shape, tape.biases, Team(get_num_threads(), False))
+        self._cell, self._tape, self._below = cell, tape, below
+        rows.sort(dh_n, work.dh)
+        rows.sort(dc_n, work.dc)
+        engine.connect_backward(work, rows, block, dy)
+        work.task.set(s0=0, s1=1)
+        self.operations = [Operation(work.task, {"s0": 1, "s1": 1}, (dy, work, tape))]
+        d_gates = work.block["dx"].reshape(T, N, -1)[:, :, :GH]
+        w_ih = block["w_ih"]
+        if below is not None:
+            self.operations.append(linear(d_gates, pack(w_ih, transposed=True), below))
+        if feed is not None:
+            of_feed = np.ascontiguousarray(w_ih[:, -feed.shape[2] :])
+            self.operations.append(linear(d_gates, pack(of_feed, transposed=True), feed, add=True))
+
+    def finish(self):
+        (T, I, _), rows, dx = self._tape.sizes, self._tape.rows, self._below
+        if dx is None:
+            dx = empty((T, len(rows), I), self._work.gradients.places["w_ih"][2].name)
+            self._work.d_rows.run(self._tape.block.at("w_ih"), dx.ctypes.data)
+        return engine.gathered(self._cell, self._tape, self._work, dx)

@@ -1,0 +1,58 @@
+"""A program: operations, each a kernel with words of its own, run for one step after another without a return to Python."""
+
+from numba.extending import register_jitable
+
+from fastrnn import choices
+from fastrnn.cpu.arithmetic import call_at
+from fastrnn.cpu.kernel import Fields, words_of
+from fastrnn.cpu.simd import shift
+
+# words and what they grow by from step to step; every member has its own copy, of `size` words
+PROGRAM = Fields((), ("addresses", "starts", "words", "growth", "done"), ("steps", "operations", "size", "sentences"))
+CHOOSE = Fields(
+    ("logits", "coverage"),
+    ("tokens", "parents", "own", "heap", "history", "prefix", "prefix_length", "banned", "done", "length", "source_length",
+     "candidate_row", "candidate_token", "final_row", "final_step", "final_token", "count"),
+    ("N", "R", "B", "T", "V", "S", "F", "t", "eos", "pad", "least", "ngram", "top_k", "penalty", "early"),
+    ("norm", "scores", "temperature", "top_p", "alpha", "beta", "uniform", "candidate", "final", "final_log_p"),
+)  # fmt: skip
+
+for text in choices.TEXTS:
+    register_jitable(text)
+
+
+@register_jitable
+def all_done(w, first, end):
+    for i in range(first, end):
+        if w.done[i] == 0:
+            return False
+    return first < end
+
+
+def build_program(dtype, L, digest):
+    def program(member, team, args):
+        _ = digest
+        w = words_of(args, "program", "PROGRAM", dtype)
+        own = shift(w.words, member * w.size)
+        first, end = w.sentences * member // team, w.sentences * (member + 1) // team
+        for _step in range(w.steps):
+            if all_done(w, first, end):
+                break
+            for k in range(w.operations):
+                call_at(w.addresses[k], member, team, shift(own, w.starts[k]))
+            for k in range(w.size):
+                own[k] += w.growth[k]
+
+    return program
+
+
+def build_choose(text, dtype, digest):
+    """A kernel of the function of choices.py of that name."""
+    chosen = getattr(choices, text)
+
+    def choose(member, team, args):
+        _ = digest
+        w = words_of(args, "program", "CHOOSE", dtype)
+        chosen(w, w.N * member // team, w.N * (member + 1) // team)
+
+    return choose
