@@ -27,8 +27,8 @@ ALLOWED = {
     "bench": {"bench", "cells", "contract", "cpu", "reference"},
 }
 FRAMEWORKS = {"torch", "jax", "onnx", "onnxruntime", "keras"}
-NO_NUMBA = {"pointwise", "cell", "choices", "contract", "cells", "reference", "reference_ops", "arrays", "functional", "parameters",
-            "serving", "layers", "seq2seq"}  # fmt: skip
+NO_NUMBA = {"pointwise", "cell", "choices", "contract", "cells", "reference", "reference_ops", "arrays", "functional",
+            "parameters", "serving", "layers", "seq2seq"}  # fmt: skip
 
 
 def room(path):

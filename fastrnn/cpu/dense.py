@@ -1,4 +1,4 @@
-"""The operations of a decoder's step that work on rows of numbers: a linear map, rows of a table, tanh's slope, log Σ exp."""
+"""The operations of a decoder's step on rows of numbers: a linear map, rows of a table, tanh's slope, log Σ exp."""
 
 import math
 
