@@ -17,7 +17,8 @@ _ROWS = ("N", "together")
 LINEAR = Fields(
     ("x", "w_ih", "b_ih", "out", "work"),
     ("offsets",),
-    (*_ROWS, "I", "O", "W", "x_n", "out_n", "capacity", "activation", "add"),
+    (*_ROWS, "I", "O", "W", "x_n", "out_n", "capacity", "activation", "add",
+     "by_units"),
 )
 GATHER = Fields(("table", "out"), ("index",), (*_ROWS, "E", "table_n", "out_n"))
 SCATTER = Fields(("dy", "into"), ("index",), ("M", "E"))
@@ -51,17 +52,20 @@ def build_linear(dtype, L, R, D, digest):
         V = (w.O + L - 1) // L
         z = Sizes(1, 0, L, R, 1, V, V // w.W, V * L, 0, run_of(w.I, D), 0)
         first, end = rows_of_member(member, team, w.N, w.together)
-        offsets, sums = shift(w.offsets, member * w.capacity), shift(w.work, member * w.capacity * w.W * L)
         panels = (V + w.W - 1) // w.W
+        panel0, panel1 = 0, panels
+        if w.by_units:
+            first, end, panel0, panel1 = 0, w.N, panels * member // team, panels * (member + 1) // team
+        offsets, sums = shift(w.offsets, member * w.capacity), shift(w.work, member * w.capacity * w.W * L)
         mode = flush_denormals()
         for i in range(first, end, w.capacity):
             count = min(w.capacity, end - i)
             for r in range(count):
                 offsets[r] = (i + r) * w.x_n
-            for panel in range(panels):
+            for panel in range(panel0, panel1):
                 unit = panel * w.W * L
                 row = min(w.W * L, V * L - unit)
-                following = shift(w.w_ih, min(panel + 1, panels - 1) * w.W * L * w.I)
+                following = shift(w.w_ih, min(panel + 1, panel1 - 1) * w.W * L * w.I)
                 input_panel(static(1), z, w, panel, following, count, offsets, sums, row)
                 finish_linear(w, L, i, count, unit, row, sums)
         restore_denormals(mode)

@@ -14,7 +14,7 @@ import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of w
 from fastrnn.cells import REGISTRY
 from fastrnn.cpu.cellcode import advance, cell_backward, load_tape
 from fastrnn.cpu.kernel import Fields, words_of
-from fastrnn.cpu.shares import Sizes, next_rows, panels_in_turn, part_of, rows_near, run_of, share
+from fastrnn.cpu.shares import JOINING, Sizes, next_rows, panels_in_turn, part_of, rows_near, run_of, share
 from fastrnn.cpu.simd import add, ask, load, load_part, shift, static, store, store_part
 from fastrnn.cpu.steps import Mine, Step, collect, from_row, locate, place, rows_before, state_after, still_active
 from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
@@ -184,7 +184,7 @@ def build_forward(name, dtype, G, K, L, R, P, D, near, digest):
                     turn += 1
             f += count
             base = step.following
-            if w.by_units:
+            if w.by_units == JOINING:
                 barrier(w.control, part.team, s + 1 - w.s0)
         restore_denormals(mode)
 

@@ -13,6 +13,8 @@ from fastrnn.cpu.kernel import Fields, Task
 from fastrnn.cpu.memory import Block, Layout, empty, name_of
 from fastrnn.cpu.plan import Backward, Forward, Product, Shape, Team, kernel, worth
 from fastrnn.cpu.rows import Rows
+from fastrnn.cpu.shares import JOINED
+from fastrnn.cpu.sync import CONTROL_WORDS
 from fastrnn.cpu.target import padded, panel_vectors
 from fastrnn.cpu.threads import get_num_threads, launch
 
@@ -44,36 +46,41 @@ def run(operations, steps, rows, together=1, flops=0.0, done=None):
     count, groups = len(steps), rows // together
     if not count or not groups:
         return
-    team = min(groups, worth(flops, count))
+    team = worth(flops, count, groups, units=done is not None)
     size = sum(len(o.task.words) for o in operations)
-    words, growth = np.empty((team, size), np.intp), np.zeros(size, np.intp)
+    words, growth = np.empty((team.size, size), np.intp), np.zeros(size, np.intp)
     starts, at = np.empty(len(operations), np.intp), 0
     for k, operation in enumerate(operations):
         own = slice(at, at + len(operation.task.words))
         for name, by in operation.growth.items():
             growth[at + operation.task.place(name)] = by
         words[:, own] = operation.task.words
-        _share_rows(operation.task, words[:, own], rows, together)
+        _share(operation.task, words[:, own], rows, together, team)
         starts[k], at = at, own.stop
     words += growth * steps.start
     growth *= steps.step
     done = np.zeros(groups, np.intp) if done is None else done
+    control = np.zeros(CONTROL_WORDS, np.intp)
     addresses = np.array([o.task.address for o in operations], np.intp)
     task = Task(
         kernel("program", "", "float32"), program.PROGRAM, addresses=addresses.ctypes.data, starts=starts.ctypes.data,
         words=words.ctypes.data, growth=growth.ctypes.data, done=done.ctypes.data, operations=len(operations), size=size,
-        sentences=groups,
+        sentences=groups, control=control.ctypes.data, by_units=team.by_units,
     )  # fmt: skip
     a_call = max(1, int(_CALL_FLOPS / max(1.0, flops)))
     for start in range(0, count, a_call):
         task.set(steps=min(a_call, count - start))
-        launch(task.address, task.words, team)
+        control[:] = 0
+        launch(task.address, task.words, team.size)
         if done.all():
             break
 
 
-def _share_rows(task: Task, words: Array, rows: int, together: int) -> None:
-    """Tell an operation on rows how many there are, and how many of them belong together."""
+def _share(task: Task, words: Array, rows: int, together: int, team: Team) -> None:
+    """Tell an operation how many rows there are, how many of them belong together, and what the team divides."""
+    place = task.place("by_units")
+    if place is not None:
+        words[:, place] = JOINED if team.by_units else 0
     place = task.place("together")
     if place is not None:
         words[:, place], words[:, task.place("N")] = together, rows
@@ -88,7 +95,7 @@ def gather(table, index, out):
 def scatter(dy, index, into):
     task = Task(kernel("scatter", "", name_of(dy)), dense.SCATTER, dy=dy.ctypes.data, index=index.ctypes.data,
                 into=into.ctypes.data, M=len(dy), E=dy.shape[1])  # fmt: skip
-    launch(task.address, task.words, worth(float(dy.size), 1))
+    launch(task.address, task.words, worth(float(dy.size), 1, dy.shape[1]).size)
 
 
 class Packed(NamedTuple):

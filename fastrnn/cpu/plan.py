@@ -79,9 +79,15 @@ def team_for(
     return Team(1, False)
 
 
-def worth(flops: float, steps: int) -> int:
-    """How many threads are worth it that divide the rows of `steps` steps of so many flops each."""
-    return get_num_threads() if flops >= _TEAM_ROWS_FLOPS and flops * steps >= _TEAM_FLOPS else 1
+def worth(flops: float, steps: int, rows: int, units: bool = False) -> Team:
+    """The team for a program of `steps` steps of so many flops each: dividing its rows, or its units where it may."""
+    most = get_num_threads()
+    if most > 1 and flops * steps >= _TEAM_FLOPS:
+        if rows >= most and flops >= _TEAM_ROWS_FLOPS:
+            return Team(most, False)
+        if units and flops >= _TEAM_STEP_FLOPS:
+            return Team(most, True)
+    return Team(1, False)
 
 
 W = TypeVar("W", "Forward", "Backward")

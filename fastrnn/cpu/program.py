@@ -1,4 +1,7 @@
-"""A program: operations, each a kernel with words of its own, run for one step after another without a return to Python."""
+"""A program: operations, each a kernel with words of its own, run for one step after another without a return to Python.
+
+Its members divide the rows, and never meet; or, of few rows, the units of each operation, and meet after each.
+"""
 
 from numba.extending import register_jitable
 
@@ -6,9 +9,11 @@ from fastrnn import choices
 from fastrnn.cpu.arithmetic import call_at
 from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.simd import shift
+from fastrnn.cpu.sync import barrier, join_team
 
 # words and what they grow by from step to step; every member has its own copy, of `size` words
-PROGRAM = Fields((), ("addresses", "starts", "words", "growth", "done"), ("steps", "operations", "size", "sentences"))
+PROGRAM = Fields((), ("addresses", "starts", "words", "growth", "done", "control"),
+                 ("steps", "operations", "size", "sentences", "by_units"))  # fmt: skip
 CHOOSE = Fields(
     ("logits", "coverage"),
     ("tokens", "parents", "own", "heap", "history", "prefix", "prefix_length", "banned", "done", "length", "source_length",
@@ -33,13 +38,22 @@ def build_program(dtype, L, digest):
     def program(member, team, args):
         _ = digest
         w = words_of(args, "program", "PROGRAM", dtype)
+        first, end, met = w.sentences * member // team, w.sentences * (member + 1) // team, 0
+        if w.by_units:
+            member, team = join_team(w.control, team)
+            if member < 0:
+                return
+            first, end = 0, w.sentences
         own = shift(w.words, member * w.size)
-        first, end = w.sentences * member // team, w.sentences * (member + 1) // team
         for _step in range(w.steps):
             if all_done(w, first, end):
                 break
             for k in range(w.operations):
                 call_at(w.addresses[k], member, team, shift(own, w.starts[k]))
+                if w.by_units:
+                    # the next operation reads what all members write
+                    met += 1
+                    barrier(w.control, team, met)
             for k in range(w.size):
                 own[k] += w.growth[k]
 

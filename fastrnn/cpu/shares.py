@@ -6,6 +6,8 @@ from numba.extending import register_jitable
 
 from fastrnn.cpu.sync import join_team
 
+# how units are divided: by the members who show up, or by those of a program, who have done so already
+JOINING, JOINED = 1, 2
 # of a kernel: gates, values kept, lanes, rows of a tile, panels of a single row at once; vectors of units, how many of their
 # panels are whole, units with padding; terms of a sum over H and over I that are added up in a row; rows that go through
 # all panels together
@@ -18,10 +20,11 @@ Part = namedtuple("Part", ("member", "team", "row_member", "row_team", "first", 
 def part_of(w, member, team, V):
     """A member's part of a loop with the words w: rows of every panel, or every row of some panels."""
     panels = (V + w.W - 1) // w.W
-    if w.by_units:
+    if w.by_units == JOINING:
         member, team = join_team(w.control, team)
         if member < 0:
             return Part(0, 0, 0, 1, 0, 0)
+    if w.by_units:
         return Part(member, team, 0, 1, panels * member // team, panels * (member + 1) // team)
     return Part(member, team, member, team, 0, panels)
 

@@ -87,7 +87,7 @@ class Decoder(Parameterised):
               (Bengio et al., Scheduled sampling, 2015); no gradient goes through the choice
         """
         tokens = as_tokens("tokens", tokens, self.embedding.num_tokens)
-        (T, N), snapshot = tokens.shape, Snapshot(self)
+        (T, N), snapshot = tokens.shape, Snapshot(self, keep=True)
         state, held = as_state("state", state, self.rnn, N), self.hold(snapshot, memory, memory_lengths, N)
         tokens, own = np.concatenate([tokens, np.zeros((1, N), np.intp)]), self._own(own, T, N)
         if held is not None:

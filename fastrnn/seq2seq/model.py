@@ -5,6 +5,7 @@
 Sutskever et al., Sequence to sequence learning (2014); Szegedy et al. (2016) for label smoothing.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from fastrnn.seq2seq.decoder import Decoder
 from fastrnn.seq2seq.encoder import Bridge, Encoder
 from fastrnn.seq2seq.parts import as_tokens, rows_of
 from fastrnn.seq2seq.search import Search
+from fastrnn.seq2seq.steps import Snapshot
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,10 +157,43 @@ class Seq2Seq(Search, Parameterised):
         frozen = ("encoder.embedding.weight", "decoder.embedding.weight") if self.freeze_embeddings else ()
         return Seq2SeqGradients(of_encoder.x, {n: params[n] for n in self.params if n in params and n not in frozen})
 
-    def _first(self, source, lengths):
-        """What decoding starts from: state, memory, lengths of the source, N."""
+    def freeze(self) -> "Frozen":
+        """The model for decoding, on the weights as they are now, copied and packed once."""
+        return Frozen(copy.deepcopy(self))
+
+    # --- what decoding starts from
+
+    def _snapshot(self):
+        return Snapshot(self.decoder, keep=False)
+
+    def _first(self, source, lengths, encoder=None):
+        """State, memory, lengths of the source."""
         source, lengths = self._source(source, lengths)
-        memory, state = self.encoder(source, lengths)
+        memory, state = (encoder or self.encoder)(source, lengths)
         state, _ = self.bridge.forward(state)
         full = np.full(source.shape[1], len(source)) if lengths is None else lengths
         return state, memory if self.decoder.attention is not None else None, full
+
+
+class Frozen(Search):
+    """A model's weights, copied and packed once; it decodes as the model does."""
+
+    def __init__(self, model: Seq2Seq):
+        """model : one of this object's own"""
+        self._model, self.decoder, self.dtype = model, model.decoder, model.dtype
+        self.bos, self.eos, self.pad = model.bos, model.eos, model.pad
+        self._held, self._encoder = Snapshot(model.decoder, keep=False), copy.copy(model.encoder)
+        self._encoder.rnn = model.encoder.rnn.freeze()
+
+    def _snapshot(self):
+        return self._held
+
+    def _first(self, source, lengths):
+        return self._model._first(source, lengths, self._encoder)
+
+    def __reduce__(self):
+        # packed weights are known by their address: a copy packs its own
+        return Frozen, (self._model,)
+
+    def __repr__(self) -> str:
+        return "<frozen Seq2Seq>"

@@ -95,11 +95,6 @@ class Linear(Parameterised):
         self._weights = params
         self.params = {name: value for name, value in self.params.items() if name != "weight"}
 
-    def copies(self) -> tuple[Array, Array | None]:
-        """The parameters as they are now."""
-        w, b = self.arrays()
-        return w.copy(), None if b is None else b.copy()
-
     def packed(self, transposed: bool = False) -> Any:
         """The weights as the operation reads them; transposed: those of the gradient of x."""
         w, b = self.arrays()

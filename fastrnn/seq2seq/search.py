@@ -11,7 +11,7 @@ from fastrnn.backend import operations
 from fastrnn.contract import Array
 from fastrnn.seq2seq.decoder import choice_words
 from fastrnn.seq2seq.parts import as_tokens, every
-from fastrnn.seq2seq.steps import Snapshot, Steps
+from fastrnn.seq2seq.steps import Steps
 
 _PENALTIES = {"none": choices.NO_PENALTY, "average": choices.AVERAGE, "gnmt": choices.GNMT}
 
@@ -30,19 +30,19 @@ class Decoded:
 class Decoding:
     """One decoding under way: the rows' memory, the rules, and the steps."""
 
-    def __init__(self, model, source, lengths, rows, max_length, min_length, ngram, prefix, banned):
+    def __init__(self, model, source, lengths, rows, max_length, min_length, ngram, prefix, banned, covered=False):
         self.model, decoder = model, model.decoder
         self.T = T = as_size("max_length", max_length)
         state, memory, self.lengths = model._first(source, lengths)
         self.N, self.B = N, B = len(self.lengths), rows
         self.R, V = N * B, decoder.embedding.num_tokens
-        snapshot = Snapshot(decoder)
+        snapshot = model._snapshot()
         held = decoder.hold(snapshot, memory, self.lengths, N, together=B)
         self.tokens, self.parents = np.full((T + 1, self.R), model.pad, np.intp), np.zeros((T + 1, self.R), np.intp)
         self.tokens[0], self.parents[0] = model.bos, np.arange(self.R)
         self.held = held
         if held is not None:
-            decoder.attention.track(held, T, self.R, always=True)
+            decoder.attention.track(held, T, self.R, always=covered)
             held.parents = self.parents[:-1]
         state = [np.repeat(s, B, 1) for s in state]
         self.steps = Steps(decoder, snapshot, self.tokens[:-1], state, held, keep=False, parents=self.parents[:-1])
@@ -61,7 +61,7 @@ class Decoding:
             length=np.zeros(N, np.intp), history=np.zeros(self.R * T, np.intp), source_length=self.lengths,
             **self._forced(prefix, V), **self._banned(banned, V),
         )  # fmt: skip
-        if held is not None:
+        if covered:
             self.words |= {"coverage": held.coverage, "S": held.coverage.shape[2]}
 
     def _forced(self, prefix: Any, V: int) -> dict[str, Array]:
@@ -170,7 +170,8 @@ class Search:
             raise ValueError(f"coverage_penalty: got {coverage_penalty!r}, wanted 0 or more")
         if coverage_penalty and self.decoder.attention is None:
             raise ValueError(f"coverage_penalty: got {coverage_penalty!r} without attention, wanted 0")
-        decoding = Decoding(self, source, source_lengths, B, max_length, min_length, ngram, prefix, banned)
+        rules = max_length, min_length, ngram, prefix, banned
+        decoding = Decoding(self, source, source_lengths, B, *rules, covered=coverage_penalty > 0)
         N, kept = decoding.N, ("final", "final_log_p")
         scores = np.full((N, B), -np.inf)
         scores[:, 0] = 0

@@ -19,16 +19,17 @@ from fastrnn.seq2seq.parts import every
 class Snapshot:
     """A decoder's parameters as they are now, and in the form that operations read."""
 
-    def __init__(self, decoder: Any):
-        rnn = decoder.rnn
+    def __init__(self, decoder: Any, keep: bool):
+        """keep : whether the parameters may change before they are read again."""
+        rnn, own = decoder.rnn, np.copy if keep else np.asarray
         self.cell = REGISTRY[rnn._cell]
         self.layers = [rnn._weights(k, 0) for k in range(rnn.num_layers)]
-        self.table = decoder.embedding.table().copy()
-        self.attention = {k: v.copy() for k, v in decoder.attention.arrays().items()} if decoder.attention else {}
-        self.combine = None if decoder.combine is None else decoder.combine.copies()
-        self.output = decoder.output.copies()
+        self.table = own(decoder.embedding.table())
+        self.attention = {k: own(v) for k, v in decoder.attention.arrays().items()} if decoder.attention else {}
+        self.combine = None if decoder.combine is None else tuple(map(own, decoder.combine.arrays()))
+        self.output = tuple(map(own, decoder.output.arrays()))
         work = operations()
-        self.cells = [work.pack_cell(self.cell, w.map(np.copy)) for w in self.layers]
+        self.cells = [work.pack_cell(self.cell, w.map(own)) for w in self.layers]
         self.packed_combine = None if self.combine is None else work.pack(*self.combine)
         self.packed_output = work.pack(*self.output)
 
