@@ -1,0 +1,134 @@
+"""A decoder's operations, compiled against plain NumPy; the same bits whatever the threads and the rows beside."""
+
+import numpy as np
+import pytest
+
+import fastrnn as fr
+import fastrnn.backend
+from fastrnn import reference
+from fastrnn.cpu import plan
+from tests.helpers import ENGINE, rms
+
+CASES = [
+    (cell, attention, feeding, sizes)
+    for cell in ("lstm", "gru", "rnn_tanh", "rnn_relu")
+    for attention in (None, "dot", "scaled_dot", "general", "additive", "concat")
+    for feeding in (False, True)
+    for sizes in ((1, 1, 1), (13, 17, 6))  # N, S, T
+]
+
+
+@pytest.fixture
+def in_numpy(monkeypatch):
+    """A function that runs another one with the operations of reference_ops."""
+
+    def run(function):
+        with monkeypatch.context() as patch:
+            patch.setattr(fastrnn.backend, "backend", lambda: reference)
+            fastrnn.backend.operations.cache_clear()
+            result = function()
+        fastrnn.backend.operations.cache_clear()
+        return result
+
+    return run
+
+
+def everything(k, cell, attention, feeding, sizes, dtype):
+    """Loss, gradients, and what each way of decoding gives, by name."""
+    rng, (N, S, T) = np.random.default_rng(k), sizes
+    model = fr.Seq2Seq(
+        9, 11, 7, (6, 16, 34)[k % 3], 1 + k % 2, cell=cell, attention=attention,
+        coverage=attention is not None and k % 4 < 2,
+        input_feeding=feeding, attention_size=5 + k % 20, tie=attention is not None and k % 5 == 0, bridge="relu", rng=k,
+        dtype=np.float64,
+    )  # fmt: skip
+    for value in model.params.values():
+        value[...] *= 2
+    if dtype != "float64":
+        model = single(model, dtype)
+    source, target = rng.integers(0, 9, (S, N)), rng.integers(3, 7, (T, N))
+    of_source, of_target = rng.integers(1, S + 1, N), rng.integers(0, T + 1, N)
+    of_target[0] = T
+    own = rng.random((T, N)) < 0.4 if k % 4 == 0 else None
+    loss, tape = model.forward(source, target, of_source, of_target, own=own)
+    grads = model.backward(tape)
+    found = {"loss": np.array(loss), "x": grads.x} | grads.params
+    rules = {"max_length": 7, "min_length": k % 2}
+    tries = {
+        "greedy": model.greedy(source, of_source, ngram=k % 3, **rules),
+        "sample": model.sample(source, of_source, rng=1, top_k=k % 4, top_p=(1, 0.7)[k % 2], temperature=0.9, **rules),
+        "beam": model.beam_search(
+            source, of_source, beam_size=4, n_best=3, length_penalty=("none", "average", "gnmt")[k % 3], alpha=0.7,
+            coverage_penalty=0.2 if attention else 0, **rules,
+        ),
+    }  # fmt: skip
+    for way, result in tries.items():
+        found |= {f"{way}.{name}": value for name, value in vars(result).items() if value is not None}
+    return found
+
+
+def single(model, dtype):
+    """The same model in another precision."""
+    options = model.decoder.attention
+    other = fr.Seq2Seq(
+        9, 11, 7, model.decoder.rnn.hidden_size, model.decoder.rnn.num_layers, cell=model.decoder.rnn._cell,
+        attention=options and options.kind, coverage=bool(options and options.coverage),
+        attention_size=options and options.size, input_feeding=model.decoder.input_feeding, tie=model.decoder.tie,
+        bridge="relu", dtype=dtype,
+    )  # fmt: skip
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}-{c[1]}-{'feeding-' if c[2] else ''}N{c[3][0]}")
+def test_compiled_equals_numpy(case, in_numpy):
+    k = CASES.index(case)
+    got, wanted = everything(k, *case, "float64"), in_numpy(lambda: everything(k, *case, "float64"))
+    assert got.keys() == wanted.keys()
+    for name, value in got.items():
+        if value.dtype.kind == "i":
+            assert np.array_equal(value, wanted[name]), name
+        else:
+            assert rms(np.nan_to_num(value, neginf=-99), np.nan_to_num(wanted[name], neginf=-99)) < 10 * ENGINE["float64"], (
+                name
+            )
+
+
+@pytest.mark.parametrize("k", range(3, len(CASES), 7))
+def test_the_same_bits_at_every_thread_count(k, monkeypatch):
+    for name in ("_TEAM_FLOPS", "_TEAM_STEP_FLOPS", "_TEAM_ROWS_FLOPS", "_TEAM_TAPE_FLOPS", "_TEAM_PRODUCT_FLOPS"):
+        monkeypatch.setattr(plan, name, 0)
+    plan.forward_plan.cache_clear()
+    plan.backward_plan.cache_clear()
+    with fr.num_threads(1):
+        alone = everything(k, *CASES[k], "float32")
+    with fr.num_threads(2):
+        together = everything(k, *CASES[k], "float32")
+    for name, value in alone.items():
+        assert value.tobytes() == together[name].tobytes(), name
+
+
+@pytest.mark.parametrize("attention", [None, "general", "additive"])
+def test_a_sentence_gives_the_same_bits_alone(attention):
+    rng = np.random.default_rng(5)
+    model = fr.Seq2Seq(20, 20, 16, 40, 2, cell="lstm", attention=attention, input_feeding=True, rng=5)
+    source, lengths = rng.integers(0, 20, (9, 13)), rng.integers(1, 10, 13)
+    for way in (model.greedy, model.beam_search):
+        every = way(source, lengths, max_length=12)
+        for n in range(13):
+            one = way(source[: lengths[n], n : n + 1], max_length=12)
+            T = len(one.tokens)
+            assert np.array_equal(one.tokens[:, 0], every.tokens[:T, n])
+            assert one.scores[0].tobytes() == every.scores[n].tobytes()
+
+
+def test_frozen_decodes_as_the_model():
+    rng = np.random.default_rng(6)
+    model = fr.Seq2Seq(20, 20, 16, 40, cell="gru", attention="dot", bidirectional=True, rng=6)
+    source, frozen = rng.integers(0, 20, (9, 4)), model.freeze()
+    before = model.beam_search(source, max_length=8, n_best=2)
+    for value in model.params.values():
+        value[...] *= 1.5
+    for _ in range(2):
+        after = frozen.beam_search(source, max_length=8, n_best=2)
+        assert np.array_equal(before.tokens, after.tokens) and before.scores.tobytes() == after.scores.tobytes()
