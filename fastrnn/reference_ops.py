@@ -84,6 +84,17 @@ def log_sum(x, out):
     return step
 
 
+def loss_gradient(x, norm, labels, weight, smoothing, out):
+    """The gradient of Σ weight · cross-entropy of labels (T, N) with smoothing, x (T, N, V); norm, weight (T, N)."""
+
+    def step(t):
+        out[t] = np.exp(x[t] - norm[t][:, None]) - smoothing / x.shape[2]
+        out[t][np.arange(len(labels[t])), labels[t]] -= 1 - smoothing
+        out[t] *= weight[t][:, None]
+
+    return step
+
+
 def pack_cell(cell, weights):
     """The weights of a layer in the form that `Cells` reads."""
     return weights

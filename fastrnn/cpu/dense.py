@@ -17,13 +17,13 @@ _ROWS = ("N", "together")
 LINEAR = Fields(
     ("x", "w_ih", "b_ih", "out", "work"),
     ("offsets",),
-    (*_ROWS, "I", "O", "W", "x_n", "out_n", "capacity", "activation", "add",
-     "by_units"),
+    (*_ROWS, "I", "O", "W", "x_n", "out_n", "capacity", "activation", "add", "by_units"),
 )
 GATHER = Fields(("table", "out"), ("index",), (*_ROWS, "E", "table_n", "out_n"))
 SCATTER = Fields(("dy", "into"), ("index",), ("M", "E"))
 SLOPE = Fields(("dy", "y", "out"), (), (*_ROWS, "F", "dy_n", "y_n", "out_n"))
 LOG_SUM = Fields(("x",), (), (*_ROWS, "V", "x_n"), ("out",))
+LOSS = Fields(("x", "norm", "weight", "smoothing", "out"), ("labels",), (*_ROWS, "V"))
 ACTIVATIONS = ("none", "tanh", "relu")
 
 
@@ -146,3 +146,22 @@ def build_log_sum(dtype, L, digest):
             w.out[n] = top + math.log(total(mass))
 
     return log_sum
+
+
+def build_loss_gradient(dtype, L, digest):
+    """out = weight (exp(x - norm) - (1 - ε) [v = label] - ε / V), of each row; smoothing: 1 - ε, ε / V."""
+
+    def loss_gradient(member, team, args):
+        _ = digest
+        w = words_of(args, "dense", "LOSS", dtype)
+        first, end = rows_of_member(member, team, w.N, w.together)
+        for n in range(first, end):
+            x, out, weight = shift(w.x, n * w.V), shift(w.out, n * w.V), w.weight[n]
+            norm = everywhere(w.norm[n])
+            for v in range(0, w.V, L):
+                e = difference(load_part(x, v, w.V - v), norm)
+                e = times(everywhere(weight), difference(applied(static("exp"), e), everywhere(w.smoothing[1])))
+                store_part(out, v, 0, (e,), w.V - v)
+            out[w.labels[n]] = out[w.labels[n]] - weight * w.smoothing[0]
+
+    return loss_gradient

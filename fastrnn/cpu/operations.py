@@ -160,6 +160,15 @@ def log_sum(x, out):
     return _operation("log_sum", dense.LOG_SUM, name_of(x), {"x": x, "out": out}, V=x.shape[2], x_n=_row_step(x))
 
 
+def loss_gradient(x, norm, labels, weight, smoothing, out):
+    """Of a single step."""
+    parts = np.array([1 - smoothing, smoothing / x.shape[2]], x.dtype)
+    arrays = {"x": x, "norm": norm, "labels": labels, "weight": weight, "out": out}
+    return _operation(
+        "loss_gradient", dense.LOSS, name_of(x), arrays, alive=parts, smoothing=parts.ctypes.data, V=x.shape[2]
+    )
+
+
 def attend(a):
     arrays = {"query": a.query, "weights": a.weights, "context": a.context} | _seen(a)
     if a.coverage is not None:

@@ -28,7 +28,7 @@ _TEAM_TAPE_FLOPS = 1e5  # the same in training, where the tape goes from one thr
 _TEAM_PRODUCT_FLOPS = 1e8  # of a product behind a loop of one thread, in whose cache its factors lie
 _NEAR_WEIGHTS = 1 << 17  # numbers; more are better divided than read by each thread, unless its rows are many
 # of the builders that do not stand in gemm.py
-_HOMES = dict.fromkeys(("linear", "gather", "scatter", "slope", "log_sum"), "dense")
+_HOMES = dict.fromkeys(("linear", "gather", "scatter", "slope", "log_sum", "loss_gradient"), "dense")
 _HOMES |= dict.fromkeys(("attend", "attend_backward"), "attention") | dict.fromkeys(("program", "choose"), "program")
 _HOMES["probe"] = "probe"
 _DEPTHS = ((1024, 64), (16384, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row

@@ -37,19 +37,18 @@ class Seq2SeqGradients:
 
 def cross_entropy(logits: Array, labels: Array, counted: Array, smoothing: float) -> tuple[float, Array]:
     """The mean loss of the labels (T, N) that are counted, and its gradient; logits (T, N, V)."""
-    V, work, norm = logits.shape[2], operations(), np.empty((1, labels.size))
-    work.run([work.log_sum(rows_of(logits), norm)], range(1), rows=labels.size)
-    norm = norm.reshape(*labels.shape, 1).astype(logits.dtype)
-    weight = counted[:, :, None] / max(1, int(counted.sum()))
-    log_p = np.take_along_axis(logits, labels[:, :, None], 2) - norm
+    work, rows, dtype = operations(), labels.size, logits.dtype
+    norm, gradient = np.empty((1, rows)), np.empty_like(logits)
+    work.run([work.log_sum(rows_of(logits), norm)], range(1), rows=rows, flops=8.0 * logits.size)
+    weight = (counted / max(1, int(counted.sum()))).astype(dtype)
+    log_p = np.take_along_axis(logits, labels[:, :, None], 2)[:, :, 0] - norm.reshape(labels.shape)
     loss = -(1 - smoothing) * float((log_p * weight).sum())
-    gradient = np.exp(logits - norm)
     if smoothing:
-        loss -= smoothing * float(((logits.mean(2, keepdims=True) - norm) * weight).sum())
-        gradient -= smoothing / V
-    at = labels[:, :, None]
-    np.put_along_axis(gradient, at, np.take_along_axis(gradient, at, 2) - (1 - smoothing), 2)
-    gradient *= weight.astype(logits.dtype)
+        loss -= smoothing * float(((logits.mean(2, dtype=np.float64) - norm.reshape(labels.shape)) * weight).sum())
+    slopes = work.loss_gradient(
+        rows_of(logits), norm.astype(dtype), labels.reshape(1, -1), weight.reshape(1, -1), smoothing, rows_of(gradient)
+    )
+    work.run([slopes], range(1), rows=rows, flops=8.0 * logits.size)
     return loss, gradient
 
 
