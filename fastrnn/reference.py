@@ -41,13 +41,16 @@ class Forward:
     """The forward loop, a step at a time: `step(s)` for s from 0, then `finish()`.
 
     parents : (steps, N) the row whose state row n continues in step s, itself by default
+    bias : (steps, N, G*H) of each row and step, instead of b_ih
     """
 
-    def __init__(self, cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None, parents=None):
+    def __init__(self, cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None, parents=None,
+                 bias=None):  # fmt: skip
         T, N, _ = x.shape
         H = weights.w_hh.shape[1]
         dtype = np.result_type(x, *(w for w in (*weights, h0, c0) if w is not None))
         self.cell, self.weights, self.x, self.keep, self.reverse, self.parents = cell, weights, x, keep, reverse, parents
+        self.bias = bias
         self.lengths = np.full(N, T) if lengths is None else lengths
         self.h = np.zeros((N, H), dtype) if h0 is None else h0.astype(dtype)
         self.c = np.zeros((N, H), dtype) if c0 is None else c0.astype(dtype)
@@ -66,7 +69,7 @@ class Forward:
         times = self.lengths[rows] - 1 - s if self.reverse else np.full(len(rows), s)
         before = rows if self.parents is None else self.parents[s]
         x_t, h_prev, c_prev = self.x[times, rows], self.h[before], self.c[before]
-        a = _affine(x_t, weights.w_ih, weights.b_ih).reshape(-1, G, H).swapaxes(0, 1)
+        a = _affine(x_t, weights.w_ih, weights.b_ih if self.bias is None else self.bias[s]).reshape(-1, G, H).swapaxes(0, 1)
         u = _affine(h_prev, weights.w_hh, weights.b_hh).reshape(-1, G, H).swapaxes(0, 1)
         self.h[rows], self.c[rows], tape = cell.forward(tuple(a), tuple(u), c_prev)
         self.y[times, rows] = self.h[rows]

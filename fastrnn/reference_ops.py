@@ -100,11 +100,16 @@ def pack_cell(cell, weights):
     return weights
 
 
-class Cells:
-    """A layer's forward loop as `operations`; x (T, N, I), y (T, N, H), parents (T, N) or None."""
+def pack_sums(cell, sums):
+    """Rows of the input's sums (V, G*H), biases included, in the form that `Cells` takes for a bias."""
+    return sums
 
-    def __init__(self, cell, weights, x, y, h0, c0, keep, parents=None):
-        self._work = Forward(cell, weights, x, h0, c0, None, False, keep, y, parents)
+
+class Cells:
+    """A layer's forward loop as `operations`; x (T, N, I), y (T, N, H), parents (T, N) or None, bias (T, N, ...) or None."""
+
+    def __init__(self, cell, weights, x, y, h0, c0, keep, parents=None, bias=None):
+        self._work = Forward(cell, weights, x, h0, c0, None, False, keep, y, parents, bias)
         self.operations = [self._work.step]
 
     def finish(self):

@@ -131,4 +131,4 @@ def test_frozen_decodes_as_the_model():
         value[...] *= 1.5
     for _ in range(2):
         after = frozen.beam_search(source, max_length=8, n_best=2)
-        assert np.array_equal(before.tokens, after.tokens) and before.scores.tobytes() == after.scores.tobytes()
+        assert np.array_equal(before.tokens, after.tokens) and rms(after.scores, before.scores) < ENGINE["float32"]

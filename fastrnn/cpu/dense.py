@@ -66,7 +66,7 @@ def build_linear(dtype, L, R, D, digest):
                 unit = panel * w.W * L
                 row = min(w.W * L, V * L - unit)
                 following = shift(w.w_ih, min(panel + 1, panel1 - 1) * w.W * L * w.I)
-                input_panel(static(1), z, w, panel, following, count, offsets, sums, row)
+                input_panel(static(1), z, w, panel, following, count, offsets, w.b_ih, 0, sums, row)
                 finish_linear(w, L, i, count, unit, row, sums)
         restore_denormals(mode)
 

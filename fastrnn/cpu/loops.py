@@ -24,7 +24,7 @@ _TABLES = ("order", "length", "offsets", "control")
 FORWARD = Fields(
     ("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "saved", "work"), (*_TABLES, "parents"),
     ("s0", "s1", "N", "I", "H", "W", "x_t", "x_n", "y_t", "y_n", "ends", "reverse", "keep", "save", "past", "by_units",
-     "strided", "together", "capacity", "pre_size", "work_size"),
+     "strided", "together", "b_step", "capacity", "pre_size", "work_size"),
 )  # fmt: skip
 BACKWARD = Fields(
     ("dy", "saved", "hs", "cs", "dx", "du", "dh", "dc", "w_hh", "zero"), _TABLES,
@@ -33,8 +33,8 @@ BACKWARD = Fields(
 
 
 @register_jitable
-def input_panel(cell, z, w, panel, following, count, x_at, to, to_step):
-    """to[i] = W_ih x[x_at[i]] + b_ih for the units of a panel; asks for `following`, what is needed next, on the way."""
+def input_panel(cell, z, w, panel, following, count, x_at, bias, bias_step, to, to_step):
+    """to[i] = W_ih x[x_at[i]] + bias[i] for the units of a panel; asks for `following`, what is needed next, on the way."""
     line, v0 = z.G * z.L, panel * w.W
     row = min(w.W, z.V - v0) * line
     weights, tiles = shift(w.w_ih, v0 * line * w.I), (count + z.R - 1) // z.R
@@ -46,7 +46,7 @@ def input_panel(cell, z, w, panel, following, count, x_at, to, to_step):
         for tile in range(tiles):
             n = next_rows(count - i, z.R)
             target = shift(to, i * to_step)
-            start, start_step = (target, to_step) if k0 > 0 else (shift(w.b_ih, v0 * line), 0)
+            start, start_step = (target, to_step) if k0 > 0 else (shift(bias, v0 * line + i * bias_step), bias_step)
             product(
                 cell, row // line, n, shift(w.x, k0), shift(x_at, i), 1, shift(weights, k0 * row), row,
                 start, start_step, target, to_step, k1 - k0, shift(after, ask_step * (k1 - k0) * tile), ask_step,
@@ -62,7 +62,8 @@ def input_product(cell, z, w, part, count, mine):
         following = shift(w.w_ih, (panel + 1) * w.W * line * w.I)
         if panel + 1 == part.end:
             following = shift(w.w_hh, part.first * w.W * line * w.H)
-        input_panel(cell, z, w, panel, following, count, mine.x_at, shift(mine.pre, panel * w.W * line), z.G * z.Hp)
+        to = shift(mine.pre, panel * w.W * line)
+        input_panel(cell, z, w, panel, following, count, mine.x_at, mine.bias, w.b_step, to, z.G * z.Hp)
 
 
 @register_jitable
@@ -109,7 +110,8 @@ def forward_tiles(cell, z, w, part, turn, count, f, mine):
         row = min(w.W, z.V - v0) * line
         if f < 0:
             # just before they are used: sums of all panels would have left the cache by then
-            input_panel(cell, z, w, panel, shift(w.w_hh, v0 * line * w.H), count, mine.x_at, mine.pre, row)
+            before = shift(w.w_hh, v0 * line * w.H)
+            input_panel(cell, z, w, panel, before, count, mine.x_at, mine.bias, w.b_step, mine.pre, row)
             after = shift(w.w_ih, following * w.W * line * w.I)
             recurrent_panel(cell, z, w, panel, after, count, mine.pre, row, mine)
         else:
@@ -159,7 +161,9 @@ def build_forward(name, dtype, G, K, L, R, P, D, near, digest):
         work = shift(w.work, part.member * w.work_size)
         table = shift(w.offsets, part.member * (w.capacity + 4 * w.N))
         state = shift(table, w.capacity + w.N)
-        mine = Mine(work, shift(work, w.pre_size), table, state, shift(state, w.N), shift(state, 2 * w.N))
+        own, _, _ = share(part, w.N, w.strided, w.together)
+        bias = shift(w.b_ih, own * w.b_step)
+        mine = Mine(work, shift(work, w.pre_size), table, state, shift(state, w.N), shift(state, 2 * w.N), bias)
 
         active, ahead, f, alone, turn = w.N, w.s0, 0, False, 0
         base = rows_before(w, w.s0) if w.keep else w.s0 % 2 * w.N
@@ -180,7 +184,7 @@ def build_forward(name, dtype, G, K, L, R, P, D, near, digest):
                 together = next_rows(count, z.near)
                 for i in range(0, count, together):
                     n, at = min(together, count - i), -1 if alone else f + i
-                    forward_tiles(cell, z, w, part, turn, n, at, from_row(mine, i))
+                    forward_tiles(cell, z, w, part, turn, n, at, from_row(mine, i, w.b_step))
                     turn += 1
             f += count
             base = step.following

@@ -235,8 +235,19 @@ def pack_cell(cell, weights):
     return engine.prepare(cell, Weights(*weights))
 
 
+def pack_sums(cell, sums):
+    """Every row as the panels have it: all gates of the same units side by side."""
+    G, L, dtype = cell.n_gates, padded(1, name_of(sums)), name_of(sums)
+    H = sums.shape[1] // G
+    V, W = padded(H, dtype) // L, panel_vectors(G)
+    apart = np.zeros((len(sums), G, V * L), sums.dtype)
+    apart[:, :, :H] = sums.reshape(-1, G, H)
+    panels = [apart[:, :, v * L : min(V, v + W) * L].reshape(len(sums), -1) for v in range(0, V, W)]
+    return np.concatenate(panels, 1)
+
+
 class Cells:
-    def __init__(self, cell, prepared, x, y, h0, c0, keep, parents=None):
+    def __init__(self, cell, prepared, x, y, h0, c0, keep, parents=None, bias=None):
         (T, N, I), H, dtype = x.shape, y.shape[2], prepared.dtype
         # where nothing is kept, rows never end: the state moves between the two halves of its buffer
         rows = Rows.of(T if keep else T + 1, N, None, False)
@@ -253,7 +264,10 @@ class Cells:
         if parents is not None:
             words["parents"], growth["parents"] = parents.ctypes.data, parents.strides[0]
         work.task.set(s0=0, s1=1, **words)
-        self.operations = [Operation(work.task, growth, (x, y, rows, states, prepared, parents, work))]
+        if bias is not None:
+            work.task.set(b_ih=bias.ctypes.data, b_step=_row_step(bias))
+            growth["b_ih"] = bias.strides[0]
+        self.operations = [Operation(work.task, growth, (x, y, rows, states, prepared, parents, bias, work))]
         self._kept = prepared, rows, states, x
 
     def finish(self):

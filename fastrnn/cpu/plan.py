@@ -195,7 +195,7 @@ class Forward(_Loop):
             kernel("forward", cell.name, dtype), loops.FORWARD, control=block.at("control"), offsets=block.at("offsets"),
             work=block.at("work"), N=N, I=I, H=H, W=panel_vectors(G), ends=self.ends, reverse=reverse, keep=keep,
             save=keep and saved > 0, past=total * saved * Hp * ITEMSIZE[dtype] > _PAST, by_units=self.team.by_units,
-            strided=ragged, together=1, capacity=capacity, pre_size=pre_size, work_size=work_size,
+            strided=ragged, together=1, b_step=0, capacity=capacity, pre_size=pre_size, work_size=work_size,
         )  # fmt: skip
 
 

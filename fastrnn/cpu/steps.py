@@ -12,14 +12,16 @@ from fastrnn.cpu.simd import shift
 
 # where a step finds its rows: s, the row of the tape before it and after it of m = 0, this member's rows
 Step = namedtuple("Step", ("s", "base", "following", "first", "by", "count"))
-# a member's own memory: the input's and the recurrent sums; of its rows the place of x, of the state before and after, of y
-Mine = namedtuple("Mine", ("pre", "sums", "x_at", "before", "after", "y_at"))
+# a member's own memory: the input's and the recurrent sums; of its rows the place of x, of the state before and
+# after, of y; the input's bias of its first row
+Mine = namedtuple("Mine", ("pre", "sums", "x_at", "before", "after", "y_at", "bias"))
 
 
 @register_jitable
-def from_row(mine, i):
+def from_row(mine, i, b_step):
     """A member's memory for its rows from the i-th."""
-    return Mine(mine.pre, mine.sums, shift(mine.x_at, i), shift(mine.before, i), shift(mine.after, i), shift(mine.y_at, i))
+    at = shift(mine.x_at, i), shift(mine.before, i), shift(mine.after, i), shift(mine.y_at, i)
+    return Mine(mine.pre, mine.sums, at[0], at[1], at[2], at[3], shift(mine.bias, i * b_step))
 
 
 @register_jitable

@@ -175,13 +175,14 @@ class Seq2Seq(Search, Parameterised):
 
 
 class Frozen(Search):
-    """A model's weights, copied and packed once; it decodes as the model does."""
+    """A model's weights, copied and packed once; it decodes as the model does, but for rounding: the products of the
+    embeddings with the first layer's weights are computed beforehand."""
 
     def __init__(self, model: Seq2Seq):
         """model : one of this object's own"""
         self._model, self.decoder, self.dtype = model, model.decoder, model.dtype
         self.bos, self.eos, self.pad = model.bos, model.eos, model.pad
-        self._held, self._encoder = Snapshot(model.decoder, keep=False), copy.copy(model.encoder)
+        self._held, self._encoder = Snapshot(model.decoder, keep=False, project=True), copy.copy(model.encoder)
         self._encoder.rnn = model.encoder.rnn.freeze()
 
     def _snapshot(self):

@@ -12,15 +12,17 @@ import numpy as np
 
 from fastrnn.backend import operations
 from fastrnn.cells import REGISTRY
-from fastrnn.contract import Array
-from fastrnn.seq2seq.parts import every
+from fastrnn.contract import Array, Weights
+from fastrnn.seq2seq.parts import every, linear_of_rows
 
 
 class Snapshot:
     """A decoder's parameters as they are now, and in the form that operations read."""
 
-    def __init__(self, decoder: Any, keep: bool):
-        """keep : whether the parameters may change before they are read again."""
+    def __init__(self, decoder: Any, keep: bool, project: bool = False):
+        """keep : whether the parameters may change before they are read again.
+        project : whether to multiply the embeddings with the first layer's weights, for all tokens once
+        """
         rnn, own = decoder.rnn, np.copy if keep else np.asarray
         self.cell = REGISTRY[rnn._cell]
         self.layers = [rnn._weights(k, 0) for k in range(rnn.num_layers)]
@@ -30,8 +32,18 @@ class Snapshot:
         self.output = tuple(map(own, decoder.output.arrays()))
         work = operations()
         self.cells = [work.pack_cell(self.cell, w.map(own)) for w in self.layers]
+        self.sums = self._project(decoder.embedding.size) if project else None
         self.packed_combine = None if self.combine is None else work.pack(*self.combine)
         self.packed_output = work.pack(*self.output)
+
+    def _project(self, E: int) -> Array:
+        """What each token's embedding adds to the gates of the first layer, whose weights are left with the rest of x."""
+        work, first = operations(), self.layers[0]
+        sums = np.empty((1, len(self.table), len(first.w_ih)), self.table.dtype)
+        linear_of_rows(self.table[None], work.pack(np.ascontiguousarray(first.w_ih[:, :E]), first.b_ih), sums)
+        rest = Weights(np.ascontiguousarray(first.w_ih[:, E:]), first.w_hh, None, first.b_hh)
+        self.cells[0] = work.pack_cell(self.cell, rest)
+        return work.pack_sums(self.cell, sums[0])
 
 
 class Steps:
@@ -50,7 +62,8 @@ class Steps:
         def room(size: int, more: int = 0) -> Array:
             return np.zeros((T + more, R, size), dtype) if keep else every(np.zeros((R, size), dtype), T + more)
 
-        feeding = decoder.input_feeding
+        feeding, sums = decoder.input_feeding, snapshot.sums
+        E = E if sums is None else 0
         self.x = room(E + (F if feeding else 0), 1)
         self.joined = room(M + H) if decoder.attention else None
         # features of step t are read in step t + 1: in place, or where rows change places by way of a copy
@@ -59,13 +72,17 @@ class Steps:
         ys.append(features if self.joined is None else self.joined[:, :, M:])
         self.ys, self.features = ys, features
 
-        self.operations = [work.gather(snapshot.table, tokens, self.x[:T, :, :E])]
+        bias = None if sums is None else room(sums.shape[1])
+        into = self.x[:T, :, :E] if bias is None else bias
+        self.operations = [work.gather(snapshot.table if sums is None else sums, tokens, into)]
         if feeding and parents is not None:
             self.operations.append(work.gather(self.features[0], parents, self.x[:T, :, E:]))
         self.cells, below = [], self.x[:T]
         for k, y in enumerate(ys):
             first = [s[k] for s in state] + [None] * (2 - len(state))
-            self.cells.append(work.Cells(snapshot.cell, snapshot.cells[k], below, y, *first, keep, parents))
+            self.cells.append(
+                work.Cells(snapshot.cell, snapshot.cells[k], below, y, *first, keep, parents, None if k else bias)
+            )
             self.operations += self.cells[-1].operations
             below = y
         if self.joined is not None:
