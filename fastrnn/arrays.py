@@ -61,17 +61,17 @@ def from_any(name: str, value: Any) -> Array:
         raise TypeError(f"{name}: got {type(value).__name__}, which is no array ({problem})") from problem
 
 
-def as_lengths(value: Any, N: int, T: int) -> Array | None:
+def as_lengths(value: Any, N: int, T: int, name: str = "lengths") -> Array | None:
     """`lengths` as int64 of its own, or None."""
     if value is None:
         return None
-    array = from_any("lengths", value)
+    array = from_any(name, value)
     if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"lengths: got dtype {array.dtype}, wanted integers")
+        raise TypeError(f"{name}: got dtype {array.dtype}, wanted integers")
     if array.shape != (N,):
-        raise ValueError(f"lengths: got shape {array.shape}, wanted ({N},), one for each row of the batch")
+        raise ValueError(f"{name}: got shape {array.shape}, wanted ({N},), one for each row of the batch")
     if array.size and (array.min() < 0 or array.max() > T):
-        raise ValueError(f"lengths: got values from {array.min()} to {array.max()}, wanted 0 to {T}, x's time steps")
+        raise ValueError(f"{name}: got values from {array.min()} to {array.max()}, wanted 0 to {T}, the time steps")
     return array.astype(np.int64)
 
 

@@ -74,10 +74,13 @@ class Attention(Parameterised):
             "additive": {"query_weight": (A, Q), "memory_weight": (A, M), "v": (A,)},
         }.get(kind, {}) | ({"coverage": (A if summed else 1,)} if coverage else {})  # fmt: skip
         rng = np.random.default_rng(rng)
-        self.params = {}
+        self.params, self._wanted = {}, shapes
         for name, shape in shapes.items():
             bound = shape[-1] ** -0.5
             self.params[name] = rng.uniform(-bound, bound, shape).astype(self.dtype)
+
+    def _shapes(self):
+        return self._wanted
 
     def __repr__(self) -> str:
         return f"Attention({self.kind!r}, {self.query_size}, {self.memory_size}, size={self.size}, coverage={self.coverage})"

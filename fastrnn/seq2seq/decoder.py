@@ -13,7 +13,7 @@ from fastrnn.contract import Array
 from fastrnn.parameters import Joined, Parameterised
 from fastrnn.seq2seq.attention import Attention
 from fastrnn.seq2seq.encoder import State, as_state, recurrent
-from fastrnn.seq2seq.parts import Embedding, Linear, as_tokens, linear_of_rows
+from fastrnn.seq2seq.parts import Linear, as_tokens, embedding_of, linear_of_rows
 from fastrnn.seq2seq.steps import Snapshot, Steps
 
 
@@ -55,7 +55,7 @@ class Decoder(Parameterised):
         rng = np.random.default_rng(rng)
         H, E = as_size("hidden_size", hidden_size), as_size("embedding_size", embedding_size)
         self.input_feeding, self.tie = as_flag("input_feeding", input_feeding), as_flag("tie", tie)
-        self.embedding = Embedding(num_tokens, E, dtype=dtype, rng=rng) if embedding is None else embedding
+        self.embedding = embedding_of(embedding, num_tokens, E, dtype, rng)
         if attention is None and coverage:
             raise ValueError("coverage: got True without attention, wanted a kind of attention")
         if tie and attention is None and E != H:
@@ -129,7 +129,9 @@ class Decoder(Parameterised):
         if self.attention is None:
             return None
         memory = as_array("memory", memory, ("S", N, self.memory_size), self.dtype)
-        held = self.attention.hold(snapshot.attention, np.array(memory), as_lengths(lengths, N, memory.shape[0]))
+        held = self.attention.hold(
+            snapshot.attention, np.array(memory), as_lengths(lengths, N, memory.shape[0], "memory_lengths")
+        )
         held.together = together
         return held
 

@@ -10,7 +10,7 @@ from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array
 from fastrnn.layers import GRU, LSTM, RNN, Layer
 from fastrnn.parameters import Joined, Parameterised
-from fastrnn.seq2seq.parts import Embedding, Linear, as_tokens
+from fastrnn.seq2seq.parts import Linear, as_tokens, embedding_of
 
 State = tuple[Array, ...]  # (h,) or (h, c), each (L, N, H)
 
@@ -68,7 +68,7 @@ class Encoder(Parameterised):
         H, directions = as_size("hidden_size", hidden_size), 1 + as_flag("bidirectional", bidirectional)
         if H % directions:
             raise ValueError(f"hidden_size: got {H}, wanted an even number: half of it runs each way")
-        self.embedding = Embedding(num_tokens, embedding_size, dtype=dtype, rng=rng) if embedding is None else embedding
+        self.embedding = embedding_of(embedding, num_tokens, embedding_size, dtype, rng)
         self.rnn = recurrent(cell, embedding_size, H // directions, as_size("num_layers", num_layers), dropout=dropout,
                              bidirectional=bidirectional, dtype=dtype, rng=rng)  # fmt: skip
         self.hidden_size, self.directions, self.dtype = H, directions, self.rnn.dtype
@@ -145,7 +145,8 @@ class Bridge(Parameterised):
         activation = "none" if self.kind == "linear" else self.kind
         kept = [np.array(s) for s in sources if s is not None]
         made = tuple(linear(s, activation) for linear, s in zip(self._maps.values(), kept, strict=True))
-        return made, (kept, made)
+        weights = [linear.arrays()[0].copy() for linear in self._maps.values()]
+        return made, (kept, made, weights)
 
     def backward(self, tape: Any, d_state: State) -> tuple[list[Array | None], dict[str, Array]]:
         """The gradients of the encoder's states and of the parameters."""
@@ -156,9 +157,9 @@ class Bridge(Parameterised):
                 continue
             back = d
             if tape is not None:
-                (kept, made), name = tape, ("h", "c")[k]
+                (kept, made, weights), name = tape, ("h", "c")[k]
                 slope = {"linear": 1, "tanh": 1 - made[k] ** 2, "relu": made[k] > 0}[self.kind]
-                back, of_map = self._maps[name].backward(kept[k], d * slope)
+                back, of_map = self._maps[name].backward(kept[k], d * slope, weights[k])
                 params |= {f"{name}.{key}": value for key, value in of_map.items()}
             before = found[source]
             found[source] = back if before is None else before + back

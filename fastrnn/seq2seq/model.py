@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.arrays import as_lengths
+from fastrnn.arrays import as_flag, as_lengths
 from fastrnn.backend import operations
 from fastrnn.contract import Array
 from fastrnn.parameters import Joined, Parameterised
@@ -80,6 +80,8 @@ class Seq2Seq(Search, Parameterised):
                  input_feeding=False, bridge="copy", tie=False, share_embeddings=False, freeze_embeddings=False,
                  bos=1, eos=2, pad=0, label_smoothing=0.0, dropout=0.0, dtype=np.float32, rng=None):  # fmt: skip
         rng = np.random.default_rng(rng)
+        share_embeddings = as_flag("share_embeddings", share_embeddings)
+        freeze_embeddings = as_flag("freeze_embeddings", freeze_embeddings)
         if share_embeddings and source_tokens != target_tokens:
             raise ValueError(f"share_embeddings: got {source_tokens} and {target_tokens} tokens, wanted one vocabulary")
         if not 0 <= label_smoothing < 1:
@@ -106,7 +108,7 @@ class Seq2Seq(Search, Parameterised):
         source = as_tokens("source", source, self.encoder.embedding.num_tokens, ("S", "N"))
         if source.shape[1] == 0:
             raise ValueError(f"source: got shape {source.shape}, wanted at least one sentence")
-        return source, as_lengths(lengths, source.shape[1], source.shape[0])
+        return source, as_lengths(lengths, source.shape[1], source.shape[0], "source_lengths")
 
     def forward(self, source, target, source_lengths=None, target_lengths=None, *, own=None, rng=None):
         """The loss of the targets under teacher forcing, and a tape.
@@ -120,7 +122,7 @@ class Seq2Seq(Search, Parameterised):
         N, V = source.shape[1], self.decoder.embedding.num_tokens
         target = as_tokens("target", target, V, ("T", N))
         T = len(target)
-        lengths = as_lengths(target_lengths, N, T)
+        lengths = as_lengths(target_lengths, N, T, "target_lengths")
         if lengths is None:
             ended = target == self.pad
             lengths = np.where(ended.any(0), ended.argmax(0), T)

@@ -76,6 +76,18 @@ class Embedding(Parameterised):
         return {"weight": into}
 
 
+def embedding_of(given: Any, num_tokens: int, size: int, dtype: Any, rng: Any) -> Embedding:
+    """The table that was given to be shared, checked, or a new one."""
+    if given is None:
+        return Embedding(num_tokens, size, dtype=dtype, rng=rng)
+    if not isinstance(given, Embedding):
+        raise TypeError(f"embedding: got {type(given).__name__}, wanted an Embedding")
+    got, wanted = (given.num_tokens, given.size, given.dtype), (num_tokens, size, np.dtype(dtype))
+    if got != wanted:
+        raise ValueError(f"embedding: got tokens, size, dtype {got}, wanted {wanted}")
+    return given
+
+
 class Linear(Parameterised):
     """y = W x + b on the last axis. `torch.nn.Linear` for NumPy.
 
@@ -111,10 +123,10 @@ class Linear(Parameterised):
         linear_of_rows(x, self.packed(), out, activation)
         return out
 
-    def backward(self, x, dy):
-        """dx, {"weight": dW, "bias": db} from the x of a call and the gradient of its result."""
+    def backward(self, x, dy, w=None):
+        """dx, {"weight": dW, "bias": db} from a call's x, the gradient of its result, and w, its weights if not today's."""
         dw, db, dx = operations().linear_gradients(
-            dy.reshape(-1, self.out_size), x.reshape(-1, self.in_size), self.arrays()[0]
+            dy.reshape(-1, self.out_size), x.reshape(-1, self.in_size), self.arrays()[0] if w is None else w
         )
         return dx.reshape(x.shape), {"weight": dw} | ({"bias": db} if self.bias else {})
 

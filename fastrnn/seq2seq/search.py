@@ -75,7 +75,7 @@ class Decoding:
     @staticmethod
     def _banned(banned: Any, V: int) -> dict[str, Array]:
         table = np.zeros(V, np.intp)
-        table[as_tokens("banned", np.asarray(banned, np.intp), V, ("tokens",))] = 1
+        table[as_tokens("banned", banned, V, ("tokens",))] = 1
         return {"banned": table}
 
     def run(self, text: Any, **words: Any) -> None:
