@@ -28,6 +28,16 @@ def run(operations, steps, rows, together=1, flops=0.0, done=None):
             break
 
 
+def empty(shape, dtype):
+    """An array of no particular content."""
+    return np.empty(shape, dtype)
+
+
+def threads():
+    """How many threads the operations that are made now may be run by."""
+    return 1
+
+
 def gather(table, index, out):
     """out[n] = table[index[n]]. table (V, E), index (T, N), out (T, N, E)."""
 
@@ -59,9 +69,14 @@ def linear(x, weight, out, activation="none", add=False):
     return step
 
 
-def linear_gradients(dy, x, w):
-    """dW = Σ dyᵀ x, db = Σ dy, dx = dy W, of M rows."""
-    return dy.T @ x, dy.sum(0), dy @ w
+def weight_gradients(dy, x):
+    """dW = Σ dyᵀ x, db = Σ dy, of M rows: dy (M, O), x (M, I)."""
+    return dy.T @ x, dy.sum(0)
+
+
+def input_gradient(dy, w):
+    """dx = dy W, of M rows."""
+    return dy @ w
 
 
 def slope(dy, y, out):
@@ -108,9 +123,16 @@ def pack_sums(cell, sums):
 class Cells:
     """A layer's forward loop as `operations`; x (T, N, I), y (T, N, H), parents (T, N) or None, bias (T, N, ...) or None."""
 
-    def __init__(self, cell, weights, x, y, h0, c0, keep, parents=None, bias=None):
-        self._work = Forward(cell, weights, x, h0, c0, None, False, keep, y, parents, bias)
-        self.operations = [self._work.step]
+    def __init__(self, cell, weights, x, y, keep, parents=None, bias=None):
+        self._begin = lambda h0, c0: Forward(cell, weights, x, h0, c0, None, False, keep, y, parents, bias)
+        self.operations = [self._step]
+
+    def _step(self, t):
+        self._work.step(t)
+
+    def start(self, h0, c0=None):
+        """Put the state (N, H) before the first step."""
+        self._work = self._begin(h0, c0)
 
     def finish(self):
         """States at the end, tape."""
@@ -137,15 +159,15 @@ class CellsBackward:
         self.finish = work.finish
 
 
-def attend(a):
-    """Attention of each row (see seq2seq/attention.py): writes a.weights and a.context, a.coverage of the step after.
+def attend(held):
+    """Attention of each row (see seq2seq/attention.py): writes weights and context, coverage of the step after.
 
-    `a.together` rows in a row share a column of the memory.
+    `together` rows in a row share a column of the memory.
     """
-    a = SimpleNamespace(**vars(a))
-    a.keys, a.values, a.lengths = (np.repeat(m, a.together, -2 + (m.ndim == 1)) for m in (a.keys, a.values, a.lengths))
 
     def step(t):
+        a = SimpleNamespace(**vars(held))
+        a.keys, a.values, a.lengths = (np.repeat(m, a.together, -2 + (m.ndim == 1)) for m in (a.keys, a.values, a.lengths))
         seen = None if a.coverage is None else _came(a.coverage[t], a.parents, t)
         score = _masked(_score(a, t, seen)[0], a.lengths)
         e = np.exp(score - np.where(a.lengths > 0, score.max(1, initial=-np.inf), 0)[:, None])

@@ -1,5 +1,7 @@
 """A decoder's operations, compiled against plain NumPy; the same bits whatever the threads and the rows beside."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -132,3 +134,22 @@ def test_frozen_decodes_as_the_model():
     for _ in range(2):
         after = frozen.beam_search(source, max_length=8, n_best=2)
         assert np.array_equal(before.tokens, after.tokens) and rms(after.scores, before.scores) < ENGINE["float32"]
+
+
+@pytest.mark.parametrize("attention", [None, "additive"])
+def test_frozen_calls_leave_nothing_behind(attention):
+    rng = np.random.default_rng(7)
+    model = fr.Seq2Seq(20, 20, 16, 40, cell="lstm", attention=attention, coverage=attention is not None,
+                       input_feeding=True, rng=7)  # fmt: skip
+    sources = [rng.integers(0, 20, (9, 3)) for _ in range(6)]
+    lengths = [rng.integers(1, 10, 3) for _ in sources]
+    frozen = model.freeze()
+    wanted = [model.freeze().beam_search(s, n, max_length=9) for s, n in zip(sources, lengths, strict=True)]
+
+    def again(k):
+        result = frozen.beam_search(sources[k], lengths[k], max_length=9)
+        return result.scores.tobytes() == wanted[k].scores.tobytes() and np.array_equal(result.tokens, wanted[k].tokens)
+
+    assert all(map(again, [*range(6), *range(6)]))
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(again, [k % 6 for k in range(48)]))

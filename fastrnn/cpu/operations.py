@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn.contract import Array, Weights
-from fastrnn.cpu import attention, dense, engine, gemm, program
+from fastrnn.cpu import attention, dense, engine, gemm, memory, program
 from fastrnn.cpu.kernel import Fields, Task
-from fastrnn.cpu.memory import Block, Layout, empty, name_of
+from fastrnn.cpu.memory import Block, Layout, name_of
 from fastrnn.cpu.plan import Backward, Forward, Product, Shape, Team, kernel, worth
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.shares import JOINED
@@ -86,6 +86,15 @@ def _share(task: Task, words: Array, rows: int, together: int, team: Team) -> No
         words[:, place], words[:, task.place("N")] = together, rows
 
 
+def empty(shape, dtype):
+    return memory.empty(shape, np.dtype(dtype).name)
+
+
+def threads():
+    """How many threads the operations that are made now may be run by."""
+    return get_num_threads()
+
+
 def gather(table, index, out):
     arrays = {"index": index, "out": out}
     return _operation("gather", dense.GATHER, name_of(out), arrays, table=table.ctypes.data, alive=table, E=out.shape[2],
@@ -130,25 +139,38 @@ def linear(x, weight, out, activation="none", add=False):
     )  # fmt: skip
 
 
-def linear_gradients(dy, x, w):
-    dtype, (M, O), I = name_of(dy), dy.shape, x.shape[1]
-    of_dy, of_rows = (a.strides[0] // a.itemsize for a in (dy, x))  # rows of a wider array, as it may be
-    dw, db, dx = empty((O, I), dtype), np.zeros(O, dtype), empty((M, I), dtype)
-    of_w = Product(dtype, (O, I, M), (1, of_dy, of_rows), min(M, 128) or 1, _ALONE, chunk=32)
-    of_x = Product(dtype, (M, I, O), (of_dy, 1, I), max(128, min(512, (1 << 17) // max(1, I))), _ALONE)
-    team, size = max(of_w.team, of_x.team), max(p.team * p.work_size for p in (of_w, of_x))
-    scratch = Block(Layout({
-        "work": ((size,), dtype), "offsets": ((team * 8,), "intp"), "zero": ((4 * padded(1, dtype),), dtype),
-    }))  # fmt: skip
-    scratch["zero"][...] = 0
+def weight_gradients(dy, x):
+    (M, O), I, dtype = dy.shape, x.shape[1], name_of(dy)
+    dw, db = empty((O, I), dtype), np.zeros(O, dtype)
     if not M:
         dw[...] = 0
-    for product in (of_w, of_x):
-        product.a = dy.ctypes.data
-        product.task.set(**{piece: scratch.at(piece) for piece in ("zero", "work", "offsets")})
-    of_w.run(x.ctypes.data, dw.ctypes.data, db.ctypes.data)
-    of_x.run(w.ctypes.data, dx.ctypes.data)
-    return dw, db, dx
+    product = Product(dtype, (O, I, M), (1, _step(dy), _step(x)), max(1, min(M, 128)), _ALONE, chunk=32)
+    _multiply(product, dy, x, dw, db)
+    return dw, db
+
+
+def input_gradient(dy, w):
+    (M, O), I, dtype = dy.shape, w.shape[1], name_of(dy)
+    dx = empty((M, I), dtype)
+    _multiply(Product(dtype, (M, I, O), (_step(dy), 1, I), max(128, min(512, (1 << 17) // I)), _ALONE), dy, w, dx)
+    return dx
+
+
+def _step(rows: Array) -> int:
+    """Numbers from a row to the next, which may be a part of a wider array's."""
+    return rows.strides[0] // rows.itemsize
+
+
+def _multiply(product: Product, a: Array, b: Array, c: Array, sums: Array | None = None) -> None:
+    dtype, team = name_of(a), product.team
+    scratch = Block(Layout({
+        "work": ((team * product.work_size,), dtype), "offsets": ((team * 8,), "intp"),
+        "zero": ((4 * padded(1, dtype),), dtype),
+    }))  # fmt: skip
+    scratch["zero"][...] = 0
+    product.a = a.ctypes.data
+    product.task.set(**{piece: scratch.at(piece) for piece in ("zero", "work", "offsets")})
+    product.run(b.ctypes.data, c.ctypes.data, 0 if sums is None else sums.ctypes.data)
 
 
 def slope(dy, y, out):
@@ -247,15 +269,13 @@ def pack_sums(cell, sums):
 
 
 class Cells:
-    def __init__(self, cell, prepared, x, y, h0, c0, keep, parents=None, bias=None):
+    def __init__(self, cell, prepared, x, y, keep, parents=None, bias=None):
         (T, N, I), H, dtype = x.shape, y.shape[2], prepared.dtype
         # where nothing is kept, rows never end: the state moves between the two halves of its buffer
         rows = Rows.of(T if keep else T + 1, N, None, False)
         shape = Shape(cell.name, dtype, N, I, H, rows.steps, rows.total, False, False)
         self._work = work = Forward(shape, keep, Team(get_num_threads(), False))
         states = Block(work.tape) if keep else work.block
-        for name, state in zip(("hs", "cs")[: 1 + cell.memory], (h0, c0), strict=False):
-            rows.sort(state, states[name][:N])
         engine.connect(work, prepared, rows, states)
         words = {"x": x.ctypes.data, "y": y.ctypes.data}
         for name, array in (("x", x), ("y", y)):
@@ -269,6 +289,12 @@ class Cells:
             growth["b_ih"] = bias.strides[0]
         self.operations = [Operation(work.task, growth, (x, y, rows, states, prepared, parents, bias, work))]
         self._kept = prepared, rows, states, x
+
+    def start(self, h0, c0=None):
+        _, rows, states, _ = self._kept
+        for name, state in (("hs", h0), ("cs", c0)):
+            if name in states:
+                rows.sort(state, states[name][: len(rows)])
 
     def finish(self):
         prepared, rows, states, x = self._kept

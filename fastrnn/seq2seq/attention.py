@@ -98,18 +98,24 @@ class Attention(Parameterised):
 
     # --- what a decoder's steps are made of
 
-    def hold(self, arrays: dict[str, Array], memory: Array, lengths: Array | None) -> SimpleNamespace:
-        """What every step reads: keys (S, N, K), values (S, N, M), lengths (N,), v, cover, scale."""
-        S, N, _ = memory.shape
-        keys = memory
-        if "w_m" in arrays:
-            keys = np.empty((S, N, arrays["w_m"].shape[0]), self.dtype)
-            linear_of_rows(memory, operations().pack(arrays["w_m"]), keys)
+    def hold(self, arrays: dict[str, Array], S: int, N: int, together: int = 1) -> SimpleNamespace:
+        """Room for what every step reads: keys (S, N, K), values (S, N, M), lengths (N,), v, cover, scale.
+
+        together : how many rows in a row share one of the N
+        """
+        values, keyed = np.empty((S, N, self.memory_size), self.dtype), "w_m" in arrays
         return SimpleNamespace(
-            keys=keys, values=memory, lengths=np.full(N, S) if lengths is None else lengths, v=arrays.get("v"),
+            keys=np.empty((S, N, len(arrays["w_m"])), self.dtype) if keyed else values, values=values,
+            packed=operations().pack(arrays["w_m"]) if keyed else None, lengths=np.empty(N, np.intp), v=arrays.get("v"),
             cover=arrays.get("coverage"), scale=self.query_size**-0.5 if self.kind == "scaled_dot" else 1.0,
-            coverage=None, parents=None, together=1,
+            coverage=None, parents=None, together=together,
         )  # fmt: skip
+
+    def fill(self, held: SimpleNamespace, memory: Array, lengths: Array | None) -> None:
+        """Put a memory (S, N, M), of which the rows have their own lengths, where the steps read it."""
+        held.values[...], held.lengths[...] = memory, len(memory) if lengths is None else lengths
+        if held.packed is not None:
+            linear_of_rows(held.values, held.packed, held.keys)
 
     def steps(self, arrays: dict[str, Array], held: SimpleNamespace, query: Array, context: Array) -> list[Any]:
         """The operations from query (T, N, Q) to context (T, N, M) and `held.weights` (T, N, S)."""
@@ -147,12 +153,13 @@ class Attention(Parameterised):
         work, found, d_memory = operations(), {}, d.values
         M, K, Q = memory.shape[2], d.keys.shape[2], self.query_size
         if "w_m" in arrays:
-            found["w_m"], _, dx = work.linear_gradients(d.keys.reshape(-1, K), memory.reshape(-1, M), arrays["w_m"])
-            d_memory = d_memory + dx.reshape(memory.shape)
+            of_keys = d.keys.reshape(-1, K)
+            found["w_m"], _ = work.weight_gradients(of_keys, memory.reshape(-1, M))
+            d_memory += work.input_gradient(of_keys, arrays["w_m"]).reshape(memory.shape)
         else:
-            d_memory = d_memory + d.keys
+            d_memory += d.keys
         if "w_q" in arrays:
-            found["w_q"] = work.linear_gradients(d.query.reshape(-1, K), query.reshape(-1, Q), arrays["w_q"])[0]
+            found["w_q"], _ = work.weight_gradients(d.query.reshape(-1, K), query.reshape(-1, Q))
         if held.v is not None:
             found["v"] = d.v.sum(0)
         if held.cover is not None:
@@ -168,7 +175,7 @@ class Attention(Parameterised):
     def _checked(self, query, memory, lengths):
         query = as_array("query", query, ("T", "N", self.query_size), self.dtype)
         memory = as_array("memory", memory, ("S", query.shape[1], self.memory_size), self.dtype)
-        return query, np.ascontiguousarray(memory), as_lengths(lengths, memory.shape[1], memory.shape[0])
+        return query, memory, as_lengths(lengths, memory.shape[1], memory.shape[0])
 
     def __call__(self, query, memory, lengths=None):
         """context (T, N, M) and weights (T, N, S) of the queries (T, N, Q) on a memory (S, N, M), rows of their own lengths.
@@ -179,13 +186,14 @@ class Attention(Parameterised):
 
     def forward(self, query, memory, lengths=None):
         """(context, weights), tape: a call that keeps what backward needs."""
-        query, memory, lengths = (None if a is None else a.copy() for a in self._checked(query, memory, lengths))
-        arrays = {name: value.copy() for name, value in self.arrays().items()}
-        held, (T, N, _) = self.hold(arrays, memory, lengths), query.shape
+        query, memory, lengths = self._checked(query, memory, lengths)
+        arrays, query = {name: value.copy() for name, value in self.arrays().items()}, query.copy()
+        held, (T, N, _) = self.hold(arrays, len(memory), memory.shape[1]), query.shape
+        self.fill(held, memory, lengths)
         self.track(held, T, N)
         context = np.empty((T, N, self.memory_size), self.dtype)
         operations().run(self.steps(arrays, held, query, context), range(T), rows=N, flops=4.0 * memory.size)
-        return (context, held.weights.copy()), AttentionTape(query, memory, held, arrays)
+        return (context, held.weights.copy()), AttentionTape(query, held.values, held, arrays)
 
     def backward(self, tape, d_context):
         """Gradients of a scalar: an object with query, memory and params, from d_context (T, N, M)."""

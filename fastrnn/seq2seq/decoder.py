@@ -92,9 +92,10 @@ class Decoder(Parameterised):
         tokens, own = np.concatenate([tokens, np.zeros((1, N), np.intp)]), self._own(own, T, N)
         if held is not None:
             self.attention.track(held, T, N)
-        steps = Steps(self, snapshot, tokens[:-1], state, held, keep=True)
-        logits = np.empty((T, N, self.embedding.num_tokens), self.dtype)
+        steps = Steps(self, snapshot, tokens[:-1], held, keep=True)
+        steps.start(state)
         work = operations()
+        logits = work.empty((T, N, self.embedding.num_tokens), self.dtype)
         if own is None:
             work.run(steps.operations, range(T), rows=N, flops=steps.flops)
             linear_of_rows(np.ascontiguousarray(steps.features), snapshot.packed_output, logits)
@@ -113,8 +114,9 @@ class Decoder(Parameterised):
             raise TypeError(f"tape: got {type(tape).__name__}, wanted what this decoder's forward gave")
         (T, N), V, F, work = tape.tokens.shape, self.embedding.num_tokens, self.feature_size, operations()
         d_logits = np.ascontiguousarray(as_array("d_logits", d_logits, (T, N, V), self.dtype))
-        w_out = tape.steps.snapshot.output[0]
-        dw, db, dx = work.linear_gradients(d_logits.reshape(-1, V), tape.features.reshape(-1, F), w_out)
+        rows = d_logits.reshape(-1, V)
+        dw, db = work.weight_gradients(rows, tape.features.reshape(-1, F))
+        dx = work.input_gradient(rows, tape.steps.snapshot.output[0])
         d_features = np.zeros((T + 1, N, F), self.dtype)
         d_features[1:] = dx.reshape(T, N, F)
         found = tape.steps.backward(d_features)
@@ -124,22 +126,18 @@ class Decoder(Parameterised):
             params["output.weight"] = dw
         return DecoderGradients(found.state, found.memory, params)
 
-    def hold(self, snapshot, memory, lengths, N, together=1) -> SimpleNamespace | None:
+    def hold(self, snapshot, memory, lengths, N) -> SimpleNamespace | None:
         """What attention reads in every step; None without attention."""
         if self.attention is None:
             return None
         memory = as_array("memory", memory, ("S", N, self.memory_size), self.dtype)
-        held = self.attention.hold(
-            snapshot.attention, np.array(memory), as_lengths(lengths, N, memory.shape[0], "memory_lengths")
-        )
-        held.together = together
+        held = self.attention.hold(snapshot.attention, len(memory), N)
+        self.attention.fill(held, memory, as_lengths(lengths, N, len(memory), "memory_lengths"))
         return held
 
     def combine_gradients(self, joined: Array, d_pre: Array) -> dict[str, Array]:
         width = joined.shape[2]
-        dw, db, _ = operations().linear_gradients(
-            d_pre.reshape(-1, self.feature_size), joined.reshape(-1, width), self.combine.arrays()[0]
-        )
+        dw, db = operations().weight_gradients(d_pre.reshape(-1, self.feature_size), joined.reshape(-1, width))
         return {"combine.weight": dw, "combine.bias": db}
 
     def _own(self, own: Any, T: int, N: int) -> Array | None:

@@ -18,7 +18,7 @@ from fastrnn.parameters import Joined, Parameterised
 from fastrnn.seq2seq.decoder import Decoder
 from fastrnn.seq2seq.encoder import Bridge, Encoder
 from fastrnn.seq2seq.parts import as_tokens, rows_of
-from fastrnn.seq2seq.search import Search
+from fastrnn.seq2seq.search import Decoding, Search
 from fastrnn.seq2seq.steps import Snapshot
 
 
@@ -38,7 +38,7 @@ class Seq2SeqGradients:
 def cross_entropy(logits: Array, labels: Array, counted: Array, smoothing: float) -> tuple[float, Array]:
     """The mean loss of the labels (T, N) that are counted, and its gradient; logits (T, N, V)."""
     work, rows, dtype = operations(), labels.size, logits.dtype
-    norm, gradient = np.empty((1, rows)), np.empty_like(logits)
+    norm, gradient = np.empty((1, rows)), work.empty(logits.shape, dtype)
     work.run([work.log_sum(rows_of(logits), norm)], range(1), rows=rows, flops=8.0 * logits.size)
     weight = (counted / max(1, int(counted.sum()))).astype(dtype)
     log_p = np.take_along_axis(logits, labels[:, :, None], 2)[:, :, 0] - norm.reshape(labels.shape)
@@ -147,7 +147,8 @@ class Seq2Seq(Search, Parameterised):
         if not isinstance(tape, Seq2SeqTape):
             raise TypeError(f"tape: got {type(tape).__name__}, wanted what this model's forward gave")
         encoded, bridged, decoded = tape.parts
-        of_decoder = self.decoder.backward(decoded, tape.d_logits * tape.d_logits.dtype.type(d_loss))
+        d_logits = tape.d_logits if d_loss == 1 else tape.d_logits * tape.d_logits.dtype.type(d_loss)
+        of_decoder = self.decoder.backward(decoded, d_logits)
         d_state, of_bridge = self.bridge.backward(bridged, of_decoder.state)
         of_encoder = self.encoder.backward(encoded, of_decoder.memory, d_state)
         params: dict[str, Array] = {}
@@ -178,7 +179,9 @@ class Seq2Seq(Search, Parameterised):
 
 class Frozen(Search):
     """A model's weights, copied and packed once; it decodes as the model does, but for rounding: the products of the
-    embeddings with the first layer's weights are computed beforehand."""
+    embeddings with the first layer's weights are computed beforehand. What short calls need is laid out once."""
+
+    _SMALL, _SHAPES = 1 << 12, 16  # rows times steps of a call for which this is kept; for how many kinds of calls
 
     def __init__(self, model: Seq2Seq):
         """model : one of this object's own"""
@@ -186,6 +189,19 @@ class Frozen(Search):
         self.bos, self.eos, self.pad = model.bos, model.eos, model.pad
         self._held, self._encoder = Snapshot(model.decoder, keep=False, project=True), copy.copy(model.encoder)
         self._encoder.rnn = model.encoder.rnn.freeze()
+        self._kept: dict[tuple[int, ...], list[Decoding]] = {}  # that are not in use
+
+    def _take(self, key):
+        # another thread's call has another one; more threads need more memory
+        spare = self._kept.get((operations().threads(), *key))
+        return spare.pop() if spare else Decoding(self, *key)
+
+    def _give(self, key, decoding):
+        N, B, T = key[1:4]
+        if N * B * T <= self._SMALL:
+            if len(self._kept) >= self._SHAPES:
+                self._kept.clear()
+            self._kept.setdefault((operations().threads(), *key), []).append(decoding)
 
     def _snapshot(self):
         return self._held

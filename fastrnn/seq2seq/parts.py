@@ -125,9 +125,9 @@ class Linear(Parameterised):
 
     def backward(self, x, dy, w=None):
         """dx, {"weight": dW, "bias": db} from a call's x, the gradient of its result, and w, its weights if not today's."""
-        dw, db, dx = operations().linear_gradients(
-            dy.reshape(-1, self.out_size), x.reshape(-1, self.in_size), self.arrays()[0] if w is None else w
-        )
+        work, rows = operations(), dy.reshape(-1, self.out_size)
+        dw, db = work.weight_gradients(rows, x.reshape(-1, self.in_size))
+        dx = work.input_gradient(rows, self.arrays()[0] if w is None else w)
         return dx.reshape(x.shape), {"weight": dw} | ({"bias": db} if self.bias else {})
 
 

@@ -1,5 +1,6 @@
 """Decoding: greedy, by sampling, by beam search. What a hypothesis scores and how it is chosen: choices.py."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,40 +29,43 @@ class Decoded:
 
 
 class Decoding:
-    """One decoding under way: the rows' memory, the rules, and the steps."""
+    """The steps of one decoding, laid out for N sources of S tokens, B rows each, and T steps at most; to be used again."""
 
-    def __init__(self, model, source, lengths, rows, max_length, min_length, ngram, prefix, banned, covered=False):
-        self.model, decoder = model, model.decoder
-        self.T = T = as_size("max_length", max_length)
-        state, memory, self.lengths = model._first(source, lengths)
-        self.N, self.B = N, B = len(self.lengths), rows
-        self.R, V = N * B, decoder.embedding.num_tokens
-        snapshot = model._snapshot()
-        held = decoder.hold(snapshot, memory, self.lengths, N, together=B)
-        self.tokens, self.parents = np.full((T + 1, self.R), model.pad, np.intp), np.zeros((T + 1, self.R), np.intp)
-        self.tokens[0], self.parents[0] = model.bos, np.arange(self.R)
-        self.held = held
-        if held is not None:
-            decoder.attention.track(held, T, self.R, always=covered)
+    def __init__(self, model, S, N, B, T, covered):
+        self.model, decoder, snapshot = model, model.decoder, model._snapshot()
+        self.N, self.B, self.T, self.R = N, B, T, N * B
+        R, V = N * B, decoder.embedding.num_tokens
+        self.tokens, self.parents = np.empty((T + 1, R), np.intp), np.empty((T + 1, R), np.intp)
+        self.held = held = None
+        if decoder.attention is not None:
+            self.held = held = decoder.attention.hold(snapshot.attention, S, N, together=B)
+            decoder.attention.track(held, T, R, always=covered)
             held.parents = self.parents[:-1]
-        state = [np.repeat(s, B, 1) for s in state]
-        self.steps = Steps(decoder, snapshot, self.tokens[:-1], state, held, keep=False, parents=self.parents[:-1])
-        logits = every(np.zeros((self.R, V), decoder.dtype), T)
-        self.norm = every(np.zeros(self.R), T)
+        self.steps = Steps(decoder, snapshot, self.tokens[:-1], held, keep=False, parents=self.parents[:-1])
+        self.logits, self.norm = every(np.zeros((R, V), decoder.dtype), T), every(np.zeros(R), T)
         work = operations()
         self.program = [
-            *self.steps.operations, work.linear(self.steps.features, snapshot.packed_output, logits),
-            work.log_sum(logits, self.norm),
+            *self.steps.operations, work.linear(self.steps.features, snapshot.packed_output, self.logits),
+            work.log_sum(self.logits, self.norm),
         ]  # fmt: skip
-        self.flops = self.steps.flops + 2.0 * self.R * V * decoder.feature_size
-        self.done = np.zeros(N, np.intp)
+        self.flops = self.steps.flops + 2.0 * R * V * decoder.feature_size
+        self.done, self.words = np.zeros(N, np.intp), {}
+
+    def start(self, state, memory, lengths, min_length, ngram, prefix, banned) -> None:
+        """What is decoded, and the rules."""
+        model, held, R, V = self.model, self.held, self.R, self.logits.shape[2]
+        if held is not None:
+            model.decoder.attention.fill(held, memory, lengths)
+        self.steps.start(tuple(np.repeat(s, self.B, 1) for s in state))
+        self.tokens[...], self.tokens[0], self.parents[0], self.done[...] = model.pad, model.bos, np.arange(R), 0
         self.words = choice_words(
-            logits, self.tokens, self.parents, sentences=N, norm=self.norm, eos=model.eos, pad=model.pad, done=self.done,
-            least=as_size("min_length", min_length, 0), ngram=as_size("ngram", ngram, 0), scores=np.zeros(self.R),
-            length=np.zeros(N, np.intp), history=np.zeros(self.R * T, np.intp), source_length=self.lengths,
-            **self._forced(prefix, V), **self._banned(banned, V),
+            self.logits, self.tokens, self.parents, sentences=self.N, norm=self.norm, eos=model.eos, pad=model.pad,
+            done=self.done, least=as_size("min_length", min_length, 0), ngram=as_size("ngram", ngram, 0),
+            scores=np.zeros(R), length=np.zeros(self.N, np.intp), history=np.zeros(R * self.T, np.intp),
+            source_length=lengths, **self._forced(prefix, V), **self._banned(banned, V),
         )  # fmt: skip
-        if covered:
+        if held is not None and held.coverage is not None:
+            held.coverage[0] = 0
             self.words |= {"coverage": held.coverage, "S": held.coverage.shape[2]}
 
     def _forced(self, prefix: Any, V: int) -> dict[str, Array]:
@@ -79,7 +83,7 @@ class Decoding:
         return {"banned": table}
 
     def run(self, text: Any, **words: Any) -> None:
-        """Take all steps, choosing by a function of choices.py; the words it reads besides."""
+        """Take the steps, choosing by a function of choices.py; the words it reads besides."""
         self.words |= words
         work = operations()
         program = [*self.program, work.choose(text, self.words, self.N)]
@@ -126,9 +130,9 @@ class Search:
 
     def greedy(self, source, source_lengths=None, *, max_length=100, min_length=0, ngram=0, prefix=None, banned=()):
         """The likeliest token in each step."""
-        decoding = Decoding(self, source, source_lengths, 1, max_length, min_length, ngram, prefix, banned)
-        decoding.run(choices.greedy)
-        return decoding.one_each()
+        with self._decoding(source, source_lengths, 1, max_length, min_length, ngram, prefix, banned) as decoding:
+            decoding.run(choices.greedy)
+            return decoding.one_each()
 
     def sample(self, source, source_lengths=None, *, temperature=1.0, top_k=0, top_p=1.0, rng=None, max_length=100,
                min_length=0, ngram=0, prefix=None, banned=()):  # fmt: skip
@@ -140,14 +144,13 @@ class Search:
             raise ValueError(f"temperature: got {temperature!r}, wanted a number above 0")
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p: got {top_p!r}, wanted a share above 0 and up to 1")
-        decoding = Decoding(self, source, source_lengths, 1, max_length, min_length, ngram, prefix, banned)
-        V = decoding.words["V"]
-        decoding.run(
-            choices.sample, temperature=np.array([float(temperature)]), top_p=np.array([float(top_p)]),
-            top_k=as_size("top_k", top_k, 0), heap=np.zeros(decoding.R * V, np.intp),
-            uniform=np.random.default_rng(rng).random((decoding.T, decoding.R)),
-        )  # fmt: skip
-        return decoding.one_each()
+        with self._decoding(source, source_lengths, 1, max_length, min_length, ngram, prefix, banned) as decoding:
+            decoding.run(
+                choices.sample, temperature=np.array([float(temperature)]), top_p=np.array([float(top_p)]),
+                top_k=as_size("top_k", top_k, 0), heap=np.zeros(decoding.logits[0].size, np.intp),
+                uniform=np.random.default_rng(rng).random((decoding.T, decoding.R)),
+            )  # fmt: skip
+            return decoding.one_each()
 
     def beam_search(self, source, source_lengths=None, *, beam_size=5, n_best=1, length_penalty="none", alpha=1.0,
                     coverage_penalty=0.0, early_stop=True, max_length=100, min_length=0, ngram=0, prefix=None,
@@ -171,15 +174,32 @@ class Search:
         if coverage_penalty and self.decoder.attention is None:
             raise ValueError(f"coverage_penalty: got {coverage_penalty!r} without attention, wanted 0")
         rules = max_length, min_length, ngram, prefix, banned
-        decoding = Decoding(self, source, source_lengths, B, *rules, covered=coverage_penalty > 0)
-        N, kept = decoding.N, ("final", "final_log_p")
-        scores = np.full((N, B), -np.inf)
-        scores[:, 0] = 0
-        tables = {name: np.zeros((N, F), np.intp) for name in ("final_row", "final_step", "final_token")}
-        tables |= {name: np.zeros((N, 2 * B), np.intp) for name in ("candidate_row", "candidate_token")}
-        decoding.run(
-            choices.beam, scores=scores.reshape(-1), F=F, early=int(as_flag("early_stop", early_stop)),
-            penalty=_PENALTIES[length_penalty], alpha=np.array([float(alpha)]), beta=np.array([float(coverage_penalty)]),
-            candidate=np.zeros((N, 2 * B)), count=np.zeros(N, np.intp), **tables, **{k: np.zeros((N, F)) for k in kept},
-        )  # fmt: skip
-        return decoding.several_each(F)
+        with self._decoding(source, source_lengths, B, *rules, covered=coverage_penalty > 0) as decoding:
+            N, kept = decoding.N, ("final", "final_log_p")
+            scores = np.full((N, B), -np.inf)
+            scores[:, 0] = 0
+            tables = {name: np.zeros((N, F), np.intp) for name in ("final_row", "final_step", "final_token")}
+            tables |= {name: np.zeros((N, 2 * B), np.intp) for name in ("candidate_row", "candidate_token")}
+            decoding.run(
+                choices.beam, scores=scores.reshape(-1), F=F, early=int(as_flag("early_stop", early_stop)),
+                penalty=_PENALTIES[length_penalty], alpha=np.array([float(alpha)]), beta=np.array([float(coverage_penalty)]),
+                candidate=np.zeros((N, 2 * B)), count=np.zeros(N, np.intp), **tables, **{k: np.zeros((N, F)) for k in kept},
+            )  # fmt: skip
+            return decoding.several_each(F)
+
+    @contextmanager
+    def _decoding(self, source, lengths, B, max_length, min_length, ngram, prefix, banned, covered=False):
+        """A decoding that is ready to run; it goes back to where this model keeps some, if it does."""
+        T = as_size("max_length", max_length)
+        state, memory, lengths = self._first(source, lengths)
+        key = (np.shape(source)[0], len(lengths), B, T, covered)
+        decoding = self._take(key)
+        decoding.start(state, memory, lengths, min_length, ngram, prefix, banned)
+        yield decoding
+        self._give(key, decoding)
+
+    def _take(self, key: tuple[Any, ...]) -> Decoding:
+        return Decoding(self, *key)
+
+    def _give(self, key: tuple[Any, ...], decoding: Decoding) -> None:
+        """Nothing is kept: the weights may be others the next time."""

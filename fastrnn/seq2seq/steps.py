@@ -26,7 +26,7 @@ class Snapshot:
         rnn, own = decoder.rnn, np.copy if keep else np.asarray
         self.cell = REGISTRY[rnn._cell]
         self.layers = [rnn._weights(k, 0) for k in range(rnn.num_layers)]
-        self.table = own(decoder.embedding.table())
+        self.table = decoder.embedding.table()  # which backward does not read
         self.attention = {k: own(v) for k, v in decoder.attention.arrays().items()} if decoder.attention else {}
         self.combine = None if decoder.combine is None else tuple(map(own, decoder.combine.arrays()))
         self.output = tuple(map(own, decoder.output.arrays()))
@@ -53,14 +53,14 @@ class Steps:
     tokens : (T, R), may be written while the steps run; parents : (T, R) the row that each row continues, or None
     """
 
-    def __init__(self, decoder, snapshot, tokens, state, held, *, keep, parents=None):
+    def __init__(self, decoder, snapshot, tokens, held, *, keep, parents=None):
         work, dtype = operations(), decoder.dtype
         self.decoder, self.snapshot, self.held, self.keep = decoder, snapshot, held, keep
         self.T, self.R = T, R = tokens.shape
         E, H, M, F = decoder.embedding.size, decoder.rnn.hidden_size, decoder.memory_size, decoder.feature_size
 
         def room(size: int, more: int = 0) -> Array:
-            return np.zeros((T + more, R, size), dtype) if keep else every(np.zeros((R, size), dtype), T + more)
+            return work.empty((T + more, R, size), dtype) if keep else every(np.zeros((R, size), dtype), T + more)
 
         feeding, sums = decoder.input_feeding, snapshot.sums
         E = E if sums is None else 0
@@ -79,15 +79,20 @@ class Steps:
             self.operations.append(work.gather(self.features[0], parents, self.x[:T, :, E:]))
         self.cells, below = [], self.x[:T]
         for k, y in enumerate(ys):
-            first = [s[k] for s in state] + [None] * (2 - len(state))
-            self.cells.append(
-                work.Cells(snapshot.cell, snapshot.cells[k], below, y, *first, keep, parents, None if k else bias)
-            )
+            self.cells.append(work.Cells(snapshot.cell, snapshot.cells[k], below, y, keep, parents, None if k else bias))
             self.operations += self.cells[-1].operations
             below = y
         if self.joined is not None:
             self.operations += decoder.attention.steps(snapshot.attention, held, ys[-1], self.joined[:, :, :M])
             self.operations.append(work.linear(self.joined, snapshot.packed_combine, self.features, "tanh"))
+
+    def start(self, state: tuple[Array, ...]) -> None:
+        """Put the state (h,) or (h, c), each (L, R, H), before the first step, whose features before it are zero."""
+        for k, cells in enumerate(self.cells):
+            cells.start(*(s[k] for s in state))
+        self.x[0] = 0
+        if not self.keep:
+            self.features[0] = 0
 
     @property
     def flops(self) -> float:
@@ -106,7 +111,7 @@ class Steps:
         dy: Any = d_features[1:]
         d = d_pre = None
         if self.joined is not None:
-            d_pre, d_joined = np.empty_like(self.features), np.zeros_like(self.joined)
+            d_pre, d_joined = (work.empty(a.shape, a.dtype) for a in (self.features, self.joined))
             dy = d_joined[:, :, M:]
             program.append(work.slope(d_features[1:], self.features, d_pre))
             program.append(work.linear(d_pre, work.pack(snapshot.combine[0], None, transposed=True), d_joined))
