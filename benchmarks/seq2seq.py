@@ -149,7 +149,7 @@ class Torch:
             logits = self.parts["decoder_output"](self.features(y, memory, keys))
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten())
         loss.backward()
-        return float(loss)
+        return loss.item()
 
 
 def of_torch(vocabulary, N, feeding, way, threads):
