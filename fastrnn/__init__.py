@@ -1,4 +1,4 @@
-"""Recurrent layers for NumPy: RNN, LSTM and GRU whose forward and backward loops are fused and compiled for the CPU.
+"""Recurrent layers for NumPy: RNN, LSTM, GRU and seq2seq models whose loops, both ways, are fused and compiled for the CPU.
 
 Importing compiles nothing and touches neither CUDA nor a framework; the names below are resolved on first use.
 """

@@ -199,11 +199,13 @@ def _score(a, t, seen):
 
 
 def attend_backward(a, d):
-    """From d.context, and d.coverage of the step after; adds to d.query, d.keys, d.values; for each row, d.v, d.cover."""
+    """From d.context, d.weights or None, d.coverage; adds to d.query, d.keys, d.values; for each row, d.v, d.cover."""
 
     def step(t):
         weights, seen = a.weights[t], None if a.coverage is None else a.coverage[t]
         d_weights = np.einsum("nm,snm->ns", d.context[t], a.values)
+        if d.weights is not None:
+            d_weights = d_weights + d.weights[t]
         if a.cover is not None:
             d_weights = d_weights + d.coverage
         score = weights * (d_weights - (weights * d_weights).sum(1, keepdims=True))

@@ -7,7 +7,7 @@ import fastrnn as fr
 from fastrnn.cells import REGISTRY
 from fastrnn.seq2seq.attention import KINDS
 from tests import peer_seq2seq as peers
-from tests.helpers import PEER_FLOOR, PEER_RATIO, SEQ2SEQ_FLOAT64, rms
+from tests.helpers import CENTRAL_DIFFERENCE, PEER_FLOOR, PEER_RATIO, SEQ2SEQ_FLOAT64, rms
 from tests.peer_seq2seq import run_torch, tensor, torch
 
 SOURCE, TARGET, S, T, N, E, H = 11, 9, 7, 5, 4, 5, 6
@@ -448,3 +448,27 @@ def test_training_lowers_the_loss():
         for name, gradient in model.backward(tape).params.items():
             model.params[name] -= np.float32(2) * gradient
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_the_weights(kind):
+    """A pointer's loss is one of the weights; central differences in double precision."""
+    rng, (T, N, S, Q, M) = np.random.default_rng(3), (3, 2, 5, 6, 6)
+    attention = fr.Attention(kind, Q, M, 4, coverage=True, dtype=np.float64, rng=3)
+    query, memory = rng.normal(size=(T, N, Q)), rng.normal(size=(S, N, M))
+    d_weights, d_context = rng.normal(size=(T, N, S)), rng.normal(size=(T, N, M))
+
+    def scalar():
+        context, weights = attention(query, memory, [5, 3])
+        return (weights * d_weights).sum() + (context * d_context).sum()
+
+    grads = attention.backward(attention.forward(query, memory, [5, 3])[1], d_context, d_weights)
+    of_params = [(attention.params[name], gradient) for name, gradient in grads.params.items()]
+    for array, gradient in ((query, grads.query), (memory, grads.memory), *of_params):
+        at = tuple(rng.integers(0, n) for n in array.shape)
+        before, change = array[at], 1e-5
+        array[at] = before + change
+        above = scalar()
+        array[at] = before - change
+        slope, array[at] = (above - scalar()) / (2 * change), before
+        assert abs(slope - gradient[at]) < CENTRAL_DIFFERENCE * (1 + abs(slope))

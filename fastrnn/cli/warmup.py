@@ -12,12 +12,16 @@ from fastrnn.backend import backend
 from fastrnn.cells import REGISTRY
 from fastrnn.cli.arguments import chosen
 
-_COMMON = ("pack_weights", "pack_columns", "gemm")  # serve every cell
+# what serves every cell, and the operations of a decoder's step
+_COMMON = ("pack_weights", "pack_columns", "gemm")
+_SEQ2SEQ = ("pack_rows", "linear", "gather", "scatter", "slope", "log_sum", "loss_gradient", "attend", "attend_backward")
+_CHOICES = ("greedy", "sample", "beam", "forced")
 
 
 def add_arguments(parser) -> None:
     names = tuple(REGISTRY)
     parser.add_argument("--cell", type=chosen(names, "cell"), default="all", help=f"some of {','.join(names)}; default: all")
+    parser.add_argument("--seq2seq", action="store_true", help="also what seq2seq models are trained and decoded with")
     parser.add_argument("--dtype", type=chosen(("float32", "float64"), "dtype"), default="all", help="default: all")
 
 
@@ -27,6 +31,10 @@ def run(options) -> int:
         return 0
     rows = [_warm(kind, "", dtype) for dtype in options.dtype for kind in _COMMON]
     rows += [_warm(k, cell, dtype) for dtype in options.dtype for cell in options.cell for k in ("forward", "backward")]
+    if options.seq2seq:
+        rows += [_warm("program", "", "float32")]
+        rows += [_warm(kind, "", dtype) for dtype in options.dtype for kind in _SEQ2SEQ]
+        rows += [_warm("choose", choice, dtype) for dtype in options.dtype for choice in _CHOICES]
     launch_both()
     if options.json:
         print(json.dumps(rows, indent=1))

@@ -20,8 +20,8 @@ ATTEND = Fields(
 )  # fmt: skip
 ATTEND_BACKWARD = Fields(
     ("query", "keys", "values", "v", "cover", "scale", "weights", "seen", "d_context", "d_query", "d_keys", "d_values",
-     "d_v", "d_cover", "d_coverage", "scores"), ("lengths",),
-    (*_MEMORY, "d_context_n", "d_query_n"),
+     "d_weights", "d_v", "d_cover", "d_coverage", "scores"), ("lengths",),
+    (*_MEMORY, "d_context_n", "d_query_n", "weighted"),
 )  # fmt: skip
 
 
@@ -142,11 +142,13 @@ def add_scaled(out, factor, x, n, L):
 
 @register_jitable
 def score_gradient(w, n, L, a, d):
-    """d_s = a_s (d a_s - Σ a d a), from the gradient of the context, and of the coverage after the step."""
-    length, covered = w.lengths[n], shift(w.d_coverage, n * w.S)
+    """d_s = a_s (d a_s - Σ a d a), from the gradient of the context, of the weights, and of the coverage after the step."""
+    length, covered, of_weights = w.lengths[n], shift(w.d_coverage, n * w.S), shift(w.d_weights, n * w.S)
     products_of_rows(shift(w.d_context, n * w.d_context_n), shift(w.values, n * w.values_n), w.values_s, w.M, length, L, d)
     mean = a[0] * 0
     for s in range(length):
+        if w.weighted:
+            d[s] = d[s] + of_weights[s]
         if w.covered:
             d[s] = d[s] + covered[s]
         mean = mean + a[s] * d[s]

@@ -208,9 +208,10 @@ def attend_backward(a, d):
     fixed = {f"d_{name}": getattr(d, name) for name in ("keys", "values", "v", "cover", "coverage")} | {"scores": scores}
     return _operation(
         "attend_backward", attention.ATTEND_BACKWARD, name_of(a.keys),
-        {"query": a.query, "weights": a.weights, "d_context": d.context, "d_query": d.query} | _seen(a),
+        {"query": a.query, "weights": a.weights, "d_context": d.context, "d_query": d.query}
+        | {"d_weights": a.weights if d.weights is None else d.weights} | _seen(a),
         **_memory(a, fixed), **{name: array.ctypes.data for name, array in fixed.items()},
-        d_context_n=_row_step(d.context), d_query_n=_row_step(d.query),
+        d_context_n=_row_step(d.context), d_query_n=_row_step(d.query), weighted=d.weights is not None,
     )  # fmt: skip
 
 

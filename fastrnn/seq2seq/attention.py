@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.arrays import as_array, as_dtype, as_flag, as_lengths, as_size
+from fastrnn.arrays import as_array, as_dtype, as_flag, as_lengths, as_size, optional
 from fastrnn.backend import operations
 from fastrnn.contract import Array
 from fastrnn.parameters import Parameterised
@@ -134,11 +134,11 @@ class Attention(Parameterised):
         if always or held.cover is not None:
             held.coverage = np.zeros((T + 1, N, S), self.dtype)
 
-    def steps_backward(self, arrays: dict[str, Array], held: SimpleNamespace, d_context: Array, d_query: Array):
-        """The operations from d_context (T, N, M) to d_query (T, N, Q), to which it is added; what else they find."""
+    def steps_backward(self, arrays, held: SimpleNamespace, d_context: Array, d_weights: Array | None, d_query: Array):
+        """What is found but for d_query (T, N, Q), to which it is added, and the operations that find it."""
         (S, N, M), K, work = held.values.shape, held.keys.shape[2], operations()
         d = SimpleNamespace(
-            context=d_context, query=np.zeros_like(held.query) if "w_q" in arrays else d_query,
+            context=d_context, weights=d_weights, query=np.zeros_like(held.query) if "w_q" in arrays else d_query,
             keys=np.zeros((S, N, K), self.dtype), values=np.zeros((S, N, M), self.dtype),
             v=np.zeros((N, K), self.dtype), cover=np.zeros((N, K if held.v is not None else 1), self.dtype),
             coverage=np.zeros((N, S), self.dtype),
@@ -195,14 +195,20 @@ class Attention(Parameterised):
         operations().run(self.steps(arrays, held, query, context), range(T), rows=N, flops=4.0 * memory.size)
         return (context, held.weights.copy()), AttentionTape(query, held.values, held, arrays)
 
-    def backward(self, tape, d_context):
-        """Gradients of a scalar: an object with query, memory and params, from d_context (T, N, M)."""
+    def backward(self, tape, d_context=None, d_weights=None):
+        """Gradients of a scalar: an object with query, memory and params.
+
+        d_context (T, N, M), d_weights (T, N, S) : the scalar's gradients of the results; zero where missing
+        """
         if not isinstance(tape, AttentionTape):
             raise TypeError(f"tape: got {type(tape).__name__}, wanted what this attention's forward gave")
         (T, N, _), held = tape.query.shape, tape.words
-        d_context = as_array("d_context", d_context, (T, N, self.memory_size), self.dtype)
+        d_context = optional("d_context", d_context, (T, N, self.memory_size), self.dtype)
+        d_weights = optional("d_weights", d_weights, held.weights.shape, self.dtype)
         d_query = np.zeros_like(tape.query)
-        d, steps = self.steps_backward(tape.weights, held, d_context, d_query)
+        d_context = np.zeros_like(held.context) if d_context is None else d_context
+        d_weights = None if d_weights is None else np.ascontiguousarray(d_weights)
+        d, steps = self.steps_backward(tape.weights, held, d_context, d_weights, d_query)
         operations().run(steps, range(T - 1, -1, -1), rows=N, flops=8.0 * tape.memory.size)
         d_memory, params = self.finish_backward(tape.weights, held, d, tape.query, tape.memory)
         return AttentionGradients(d_query, d_memory, params)

@@ -108,8 +108,11 @@ class Decoder(Parameterised):
         weights = None if held is None else held.weights.copy()
         return (logits, weights), DecoderTape(tokens[:-1], steps, np.ascontiguousarray(steps.features))
 
-    def backward(self, tape, d_logits):
-        """Gradients of a scalar: an object with state, memory and params, from d_logits (T, N, V)."""
+    def backward(self, tape, d_logits, d_weights=None):
+        """Gradients of a scalar: an object with state, memory and params.
+
+        d_logits (T, N, V), d_weights (T, N, S) : the scalar's gradients of the results, the latter zero by default
+        """
         if not isinstance(tape, DecoderTape):
             raise TypeError(f"tape: got {type(tape).__name__}, wanted what this decoder's forward gave")
         (T, N), V, F, work = tape.tokens.shape, self.embedding.num_tokens, self.feature_size, operations()
@@ -117,9 +120,14 @@ class Decoder(Parameterised):
         rows = d_logits.reshape(-1, V)
         dw, db = work.weight_gradients(rows, tape.features.reshape(-1, F))
         dx = work.input_gradient(rows, tape.steps.snapshot.output[0])
+        held = tape.steps.held
+        if d_weights is not None:
+            if held is None:
+                raise ValueError("d_weights: got an array without attention, wanted None")
+            d_weights = np.ascontiguousarray(as_array("d_weights", d_weights, held.weights.shape, self.dtype))
         d_features = np.zeros((T + 1, N, F), self.dtype)
         d_features[1:] = dx.reshape(T, N, F)
-        found = tape.steps.backward(d_features)
+        found = tape.steps.backward(d_features, d_weights)
         table = self.embedding.backward(tape.tokens, np.ascontiguousarray(found.x))["weight"]
         params = found.params | {"output.bias": db, "embedding.weight": table + dw if self.tie else table}
         if not self.tie:

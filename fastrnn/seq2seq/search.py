@@ -124,7 +124,7 @@ class Decoding:
 class Search:
     """What a model decodes with. All take source (S, N) tokens and source_lengths (N,), and the rules
 
-    max_length, min_length : tokens, without and with the end; ngram : no n-gram of that many tokens twice (0: any)
+    max_length, min_length : tokens, with and without the end; ngram : no n-gram of that many tokens twice (0: any)
     prefix : (P, N) tokens to begin with, rows of their own lengths ended by `pad`; banned : tokens never to be used
     """
 

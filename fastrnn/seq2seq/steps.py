@@ -102,7 +102,7 @@ class Steps:
         memory = 0 if self.held is None else self.held.keys[:, 0].size + self.held.values[:, 0].size
         return 2.0 * self.R * (weights + memory)
 
-    def backward(self, d_features: Array) -> SimpleNamespace:
+    def backward(self, d_features: Array, d_weights: Array | None = None) -> SimpleNamespace:
         """params, state, memory, x: gradients from those of the features, (T + 1, R, F) with an unused entry in front."""
         work, decoder, snapshot = operations(), self.decoder, self.snapshot
         E, M, T = decoder.embedding.size, decoder.memory_size, self.T
@@ -115,7 +115,7 @@ class Steps:
             dy = d_joined[:, :, M:]
             program.append(work.slope(d_features[1:], self.features, d_pre))
             program.append(work.linear(d_pre, work.pack(snapshot.combine[0], None, transposed=True), d_joined))
-            d, through = decoder.attention.steps_backward(snapshot.attention, self.held, d_joined[:, :, :M], dy)
+            d, through = decoder.attention.steps_backward(snapshot.attention, self.held, d_joined[:, :, :M], d_weights, dy)
             program += through
         loops: list[Any] = []
         for k in reversed(range(len(self.cells))):
