@@ -260,7 +260,21 @@ def beam(w, first, end):
             w.done[i] = 1
 
 
+def follow(w, first, end):
+    """Every hypothesis that was kept, followed back to its beginning: its token of step t -> w.found, its row -> w.at
+    (T, N, F)."""
+    for h in range(first * w.F, end * w.F):
+        if h % w.F >= w.count[h // w.F]:
+            continue
+        row, v = w.final_row[h], w.final_token[h]
+        for t in range(w.final_step[h] - 1, -1, -1):
+            place = t * w.N * w.F + h
+            w.found[place], w.at[place] = v, row
+            # what row continues, and what was chosen for it
+            v, row = w.tokens[t * w.R + row], w.parents[t * w.R + row]
+
+
 TEXTS = (
     recall, repeats, allowed, take, best, greedy, forced, before, sink, share, pop, draw, sample, penalty, uncovered,
-    collect, finish, settled, beam,
+    collect, finish, settled, beam, follow,
 )  # fmt: skip

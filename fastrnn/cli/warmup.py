@@ -15,7 +15,7 @@ from fastrnn.cli.arguments import chosen
 # what serves every cell, and the operations of a decoder's step
 _COMMON = ("pack_weights", "pack_columns", "gemm")
 _SEQ2SEQ = ("pack_rows", "linear", "gather", "scatter", "slope", "log_sum", "loss_gradient", "attend", "attend_backward")
-_CHOICES = ("greedy", "sample", "beam", "forced")
+_CHOICES = ("greedy", "sample", "beam", "follow", "forced")
 
 
 def add_arguments(parser) -> None:

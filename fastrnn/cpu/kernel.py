@@ -78,9 +78,12 @@ class Task:
         for name, value in values.items():
             words[places[name]] = value
 
-    def place(self, name: str) -> int | None:
-        """Where a word stands, None where there is none of that name."""
-        return self._places.get(name)
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def place(self, name: str) -> int:
+        """Where the word of that name stands."""
+        return self._places[name]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The operations of a decoder's step as kernels, and what runs them: the counterpart of reference_ops.py, which see.
+"""The operations of a decoder's step as kernels, and what runs them. What each does: reference_ops.py, its counterpart.
 
 An operation is a task, and what its words grow by from a step to the next: addresses by the stride of their time axis.
 """
@@ -11,7 +11,7 @@ from fastrnn.contract import Array, Weights
 from fastrnn.cpu import attention, dense, engine, gemm, memory, program
 from fastrnn.cpu.kernel import Fields, Task
 from fastrnn.cpu.memory import Block, Layout, name_of
-from fastrnn.cpu.plan import Backward, Forward, Product, Shape, Team, kernel, worth
+from fastrnn.cpu.plan import CALL_FLOPS, Backward, Forward, Product, Shape, Team, kernel, worth
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.shares import JOINED
 from fastrnn.cpu.sync import CONTROL_WORDS
@@ -19,7 +19,6 @@ from fastrnn.cpu.target import padded, panel_vectors
 from fastrnn.cpu.threads import get_num_threads, launch
 
 _CHUNK = 128  # rows that a linear map takes together
-_CALL_FLOPS = 1e10  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
 _ALONE = Team(1, False)
 
 
@@ -47,6 +46,24 @@ def run(operations, steps, rows, together=1, flops=0.0, done=None):
     if not count or not groups:
         return
     team = worth(flops, count, groups, units=done is not None)
+    tables = _tables(operations, steps, rows, together, team)
+    control, done = np.zeros(CONTROL_WORDS, np.intp), np.zeros(groups, np.intp) if done is None else done
+    task = Task(
+        kernel("program", "", "float32"), program.PROGRAM, **{name: table.ctypes.data for name, table in tables.items()},
+        done=done.ctypes.data, control=control.ctypes.data, operations=len(operations), size=tables["growth"].size,
+        sentences=groups, by_units=team.by_units,
+    )  # fmt: skip
+    a_call = max(1, int(CALL_FLOPS / max(1.0, flops)))
+    for start in range(0, count, a_call):
+        task.set(steps=min(a_call, count - start))
+        control[:] = 0
+        launch(task.address, task.words, team.size)
+        if done.all():
+            break
+
+
+def _tables(operations: list[Operation], steps: range, rows: int, together: int, team: Team) -> dict[str, Array]:
+    """Of a program: the kernels, where the words of each start, the words of each member, what they grow by."""
     size = sum(len(o.task.words) for o in operations)
     words, growth = np.empty((team.size, size), np.intp), np.zeros(size, np.intp)
     starts, at = np.empty(len(operations), np.intp), 0
@@ -59,31 +76,16 @@ def run(operations, steps, rows, together=1, flops=0.0, done=None):
         starts[k], at = at, own.stop
     words += growth * steps.start
     growth *= steps.step
-    done = np.zeros(groups, np.intp) if done is None else done
-    control = np.zeros(CONTROL_WORDS, np.intp)
     addresses = np.array([o.task.address for o in operations], np.intp)
-    task = Task(
-        kernel("program", "", "float32"), program.PROGRAM, addresses=addresses.ctypes.data, starts=starts.ctypes.data,
-        words=words.ctypes.data, growth=growth.ctypes.data, done=done.ctypes.data, operations=len(operations), size=size,
-        sentences=groups, control=control.ctypes.data, by_units=team.by_units,
-    )  # fmt: skip
-    a_call = max(1, int(_CALL_FLOPS / max(1.0, flops)))
-    for start in range(0, count, a_call):
-        task.set(steps=min(a_call, count - start))
-        control[:] = 0
-        launch(task.address, task.words, team.size)
-        if done.all():
-            break
+    return {"addresses": addresses, "starts": starts, "words": words, "growth": growth}
 
 
 def _share(task: Task, words: Array, rows: int, together: int, team: Team) -> None:
     """Tell an operation how many rows there are, how many of them belong together, and what the team divides."""
-    place = task.place("by_units")
-    if place is not None:
-        words[:, place] = JOINED if team.by_units else 0
-    place = task.place("together")
-    if place is not None:
-        words[:, place], words[:, task.place("N")] = together, rows
+    if "by_units" in task:
+        words[:, task.place("by_units")] = JOINED if team.by_units else 0
+    if "together" in task:
+        words[:, task.place("together")], words[:, task.place("N")] = together, rows
 
 
 def empty(shape, dtype):

@@ -19,7 +19,7 @@ from fastrnn.cpu.target import ITEMSIZE, block_depth, lanes, near_numbers, padde
 from fastrnn.cpu.threads import get_num_threads, launch
 
 _AHEAD_ROWS = 48  # rows of the input's product that are computed together
-_CALL_FLOPS = 1e10  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
+CALL_FLOPS = 1e10  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
 _PAST = 1 << 24  # bytes of a tape that is written past the caches: what backward reads first would be gone from them as well
 _TEAM_FLOPS = 5e6  # below, a launch costs more than it saves, or all of it when the threads have gone to sleep
 _TEAM_STEP_FLOPS = 1.2e5  # below, a barrier a step costs more than it saves
@@ -171,7 +171,7 @@ class Forward(_Loop):
         cell, dtype, N, I, H, steps, total, ragged, reverse = REGISTRY[shape.cell], *shape[1:]
         G, Hp, L = cell.n_gates, padded(H, dtype), lanes(dtype)
         self.team, self.steps = team or team_for(N, G, H, I + H, steps, dtype, keep=keep), range(steps)
-        self.steps_a_call = max(1, int(_CALL_FLOPS / max(1.0, 2.0 * N * G * H * (I + H))))
+        self.steps_a_call = max(1, int(CALL_FLOPS / max(1.0, 2.0 * N * G * H * (I + H))))
         capacity, panel = _AHEAD_ROWS, panel_vectors(G) * G * L
         pre_size = max(capacity * G * Hp, N * panel)
         work_size = pre_size + (N + 8) * panel
@@ -208,7 +208,7 @@ class Backward(_Loop):
         # divided as the forward pass was, from the same numbers: what a thread wrote lies in its own cache
         self.team = team or team_for(N, G, H, I + H, steps, dtype, keep=True, panel=panel)
         self.steps = range(steps - 1, -1, -1)
-        self.steps_a_call = max(1, int(_CALL_FLOPS / max(1.0, 2.0 * N * G * H * H)))
+        self.steps_a_call = max(1, int(CALL_FLOPS / max(1.0, 2.0 * N * G * H * H)))
         GH, shared = G * H, cell.shares_gradient
         row = spread(GH, dtype)
         state, gates = ((N, Hp), dtype), ((total, row), dtype)
@@ -259,7 +259,7 @@ class Product:
         self.team = get_num_threads() if least < 2.0 * M * N * K else 1
         depth = max(1, min(depth, K))
         self.work_size = gemm.work_size(N, depth, tile_rows(4), dtype)
-        self.rows = max(8, int(_CALL_FLOPS / max(1.0, 2.0 * N * K)))  # of C a call
+        self.rows = max(8, int(CALL_FLOPS / max(1.0, 2.0 * N * K)))  # of C a call
         self.M, item = M if K else 0, ITEMSIZE[dtype]
         self._steps = a_m * item, N * item, item  # bytes from a row of A, of C, of the sums to the next
         self.a = 0  # A's address

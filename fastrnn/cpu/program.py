@@ -17,7 +17,8 @@ PROGRAM = Fields((), ("addresses", "starts", "words", "growth", "done", "control
 CHOOSE = Fields(
     ("logits", "coverage"),
     ("tokens", "parents", "own", "heap", "history", "prefix", "prefix_length", "banned", "done", "length", "source_length",
-     "candidate_row", "candidate_token", "final_row", "final_step", "final_token", "count"),
+     "candidate_row", "candidate_token", "final_row", "final_step", "final_token", "count",
+     "found", "at"),
     ("N", "R", "B", "T", "V", "S", "F", "t", "eos", "pad", "least", "ngram", "top_k", "penalty", "early"),
     ("norm", "scores", "temperature", "top_p", "alpha", "beta", "uniform", "candidate", "final", "final_log_p"),
 )  # fmt: skip

@@ -168,7 +168,7 @@ def choice_words(
     integers = {"eos": -1, "pad": 0, "least": 0, "ngram": 0, "top_k": 0, "penalty": 0, "early": 0, "F": 1, "S": 0}
     tables = {name: np.zeros(1, np.intp) for name in (
         "own", "heap", "history", "prefix", "done", "length", "source_length", "candidate_row", "candidate_token",
-        "final_row", "final_step", "final_token", "count")}  # fmt: skip
+        "final_row", "final_step", "final_token", "count", "found", "at")}  # fmt: skip
     doubles = {name: np.zeros(1) for name in (
         "scores", "temperature", "alpha", "beta", "uniform", "candidate", "final", "final_log_p", "top_p")}  # fmt: skip
     fixed = {

@@ -105,18 +105,13 @@ class Decoding:
         known = np.arange(F) < count[:, None]
         length = np.where(known, length, 0)
         T = int(length.max(initial=0))
-        tokens = np.full((T, N, F), self.model.pad, np.intp)
-        attention = None if self.held is None else np.zeros((T, N, F, self.held.weights.shape[2]), self.model.dtype)
-        row = w["final_row"].reshape(N, F)
-        for t in range(T - 1, -1, -1):
-            last, within = known & (length == t + 1), length > t + 1
-            tokens[t][last] = w["final_token"].reshape(N, F)[last]
-            # what was chosen in step t stands in entry t + 1, in the row that the next step continued
-            tokens[t][within] = self.tokens[t + 1, row[within]]
-            row = np.where(within, self.parents[t + 1, np.where(within, row, 0)], row)
-            if attention is not None:
-                here = last | within
-                attention[t][here] = self.held.weights[t, row[here]]
+        tokens, rows = np.full((T, N, F), self.model.pad, np.intp), np.zeros((T, N, F), np.intp)
+        work, words = operations(), w | {"found": tokens, "at": rows}
+        work.run([work.choose(choices.follow, words, N)], range(1), rows=N)
+        attention = None
+        if self.held is not None:
+            step = np.arange(T)[:, None, None]
+            attention = self.held.weights[step, rows] * (step < length)[:, :, :, None]
         scores, log_p = (np.where(known, w[name].reshape(N, F), -np.inf) for name in ("final", "final_log_p"))
         return Decoded(tokens, length, scores, log_p, attention)
 
