@@ -153,3 +153,27 @@ def test_frozen_calls_leave_nothing_behind(attention):
     assert all(map(again, [*range(6), *range(6)]))
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(again, [k % 6 for k in range(48)]))
+
+
+def test_parameters_and_gradients_of_any_strides():
+    rng = np.random.default_rng(8)
+    options = {"cell": "gru", "attention": "additive", "coverage": True, "input_feeding": True, "bridge": "tanh"}
+    plain = fr.Seq2Seq(20, 20, 16, 40, rng=8, **options)
+    strided = fr.Seq2Seq(20, 20, 16, 40, rng=8, **options)
+    for name, value in plain.params.items():
+        wide = np.full([2 * n + 3 for n in value.shape], np.nan, value.dtype)
+        part = wide[tuple(slice(1, 1 + n) for n in value.shape)]
+        part[...] = value
+        strided.params[name] = part
+    source, target = rng.integers(0, 20, (7, 3)), rng.integers(3, 20, (5, 3))
+    (loss, tape), (other_loss, other_tape) = (m.forward(source, target) for m in (plain, strided))
+    assert loss == other_loss
+    grads, other = plain.backward(tape), strided.backward(other_tape)
+    for name, value in grads.params.items():
+        assert value.tobytes() == other.params[name].tobytes(), name
+    first, second = (m.freeze().beam_search(source, max_length=6) for m in (plain, strided))
+    assert first.scores.tobytes() == second.scores.tobytes()
+    dy = rng.normal(size=(7, 3, 40)).astype(np.float32)
+    table = fr.Embedding(20, 16, rng=8)
+    wanted = table.backward(source, dy[:, :, :16].copy())["weight"]
+    assert table.backward(source, dy[:, :, :16])["weight"].tobytes() == wanted.tobytes()

@@ -104,6 +104,7 @@ def gather(table, index, out):
 
 
 def scatter(dy, index, into):
+    dy, index = np.ascontiguousarray(dy), np.ascontiguousarray(index)
     task = Task(kernel("scatter", "", name_of(dy)), dense.SCATTER, dy=dy.ctypes.data, index=index.ctypes.data,
                 into=into.ctypes.data, M=len(dy), E=dy.shape[1])  # fmt: skip
     launch(task.address, task.words, worth(float(dy.size), 1, dy.shape[1]).size)
@@ -117,6 +118,7 @@ class Packed(NamedTuple):
 
 
 def pack(w, b=None, transposed=False):
+    w = np.ascontiguousarray(w)
     dtype, (I, O) = name_of(w), w.shape if transposed else w.shape[::-1]
     block = Block(Layout({"w": ((I, padded(O, dtype)), dtype), "b": ((padded(O, dtype),), dtype)}))
     block["b"][:O] = 0 if b is None else b
@@ -152,6 +154,7 @@ def weight_gradients(dy, x):
 
 
 def input_gradient(dy, w):
+    w = np.ascontiguousarray(w)
     (M, O), I, dtype = dy.shape, w.shape[1], name_of(dy)
     dx = empty((M, I), dtype)
     _multiply(Product(dtype, (M, I, O), (_step(dy), 1, I), max(128, min(512, (1 << 17) // I)), _ALONE), dy, w, dx)
