@@ -355,6 +355,38 @@ def test_lesser_processors(python, name, features, dtype):
     assert float(worst) < TOLERANCE[dtype]
 
 
+SEQ2SEQ = """
+import fastrnn.backend
+from fastrnn import reference
+from fastrnn.cpu.target import TARGET
+from tests.helpers import rms
+from tests.test_operations import CASES, everything
+
+chosen = [k for k, (cell, *_) in enumerate(CASES) if cell in ("lstm", "gru")][1::5]
+got = [everything(k, *CASES[k], sys.argv[1]) for k in chosen]
+fastrnn.backend.backend = lambda: reference
+fastrnn.backend.operations.cache_clear()
+worst = 0
+for k, mine in zip(chosen, got):
+    for name, wanted in everything(k, *CASES[k], "float64").items():
+        assert mine[name].shape == wanted.shape, name
+        if wanted.dtype.kind == "i":
+            assert np.array_equal(mine[name], wanted), name
+        else:
+            worst = max(worst, rms(np.nan_to_num(mine[name], neginf=-99), np.nan_to_num(wanted, neginf=-99)))
+print(TARGET.name, worst)
+"""
+
+
+@needs_x86
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("name", "features"), [("sse", ""), ("avx2", AVX2)], ids=["sse", "avx2"])
+def test_seq2seq_on_lesser_processors(python, name, features, dtype):
+    target, worst = python(SEQ2SEQ, dtype, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES=features)
+    assert target == name
+    assert float(worst) < 10 * TOLERANCE[dtype]
+
+
 # --- Ctrl-C
 
 
