@@ -33,6 +33,15 @@ def empty(shape, dtype):
     return np.empty(shape, dtype)
 
 
+def copied(array):
+    """A copy, contiguous."""
+    return np.array(array, order="C")
+
+
+def zeros(shape, dtype):
+    return np.zeros(shape, dtype)
+
+
 def threads():
     """How many threads the operations that are made now may be run by."""
     return 1

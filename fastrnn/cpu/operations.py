@@ -18,7 +18,7 @@ from fastrnn.cpu.sync import CONTROL_WORDS
 from fastrnn.cpu.target import padded, panel_vectors
 from fastrnn.cpu.threads import get_num_threads, launch
 
-_CHUNK = 128  # rows that a linear map takes together
+_CHUNK = 48  # rows that a linear map takes together: their sums stay in the first cache
 _ALONE = Team(1, False)
 
 
@@ -90,6 +90,19 @@ def _share(task: Task, words: Array, rows: int, together: int, team: Team) -> No
 
 def empty(shape, dtype):
     return memory.empty(shape, np.dtype(dtype).name)
+
+
+def copied(array):
+    out = empty(array.shape, array.dtype)
+    out[...] = array
+    return out
+
+
+def zeros(shape, dtype):
+    # in memory that is used again: fresh pages cost more than writing the zeros
+    out = empty(shape, dtype)
+    out[...] = 0
+    return out
 
 
 def threads():

@@ -103,10 +103,11 @@ class Attention(Parameterised):
 
         together : how many rows in a row share one of the N
         """
-        values, keyed = np.empty((S, N, self.memory_size), self.dtype), "w_m" in arrays
+        work, keyed = operations(), "w_m" in arrays
+        values = work.empty((S, N, self.memory_size), self.dtype)
         return SimpleNamespace(
-            keys=np.empty((S, N, len(arrays["w_m"])), self.dtype) if keyed else values, values=values,
-            packed=operations().pack(arrays["w_m"]) if keyed else None, lengths=np.empty(N, np.intp), v=arrays.get("v"),
+            keys=work.empty((S, N, len(arrays["w_m"])), self.dtype) if keyed else values, values=values,
+            packed=work.pack(arrays["w_m"]) if keyed else None, lengths=np.empty(N, np.intp), v=arrays.get("v"),
             cover=arrays.get("coverage"), scale=self.query_size**-0.5 if self.kind == "scaled_dot" else 1.0,
             coverage=None, parents=None, together=together,
         )  # fmt: skip
@@ -139,7 +140,7 @@ class Attention(Parameterised):
         (S, N, M), K, work = held.values.shape, held.keys.shape[2], operations()
         d = SimpleNamespace(
             context=d_context, weights=d_weights, query=np.zeros_like(held.query) if "w_q" in arrays else d_query,
-            keys=np.zeros((S, N, K), self.dtype), values=np.zeros((S, N, M), self.dtype),
+            keys=work.zeros((S, N, K), self.dtype), values=work.zeros((S, N, M), self.dtype),
             v=np.zeros((N, K), self.dtype), cover=np.zeros((N, K if held.v is not None else 1), self.dtype),
             coverage=np.zeros((N, S), self.dtype),
         )  # fmt: skip

@@ -125,8 +125,8 @@ class Decoder(Parameterised):
             if held is None:
                 raise ValueError("d_weights: got an array without attention, wanted None")
             d_weights = np.ascontiguousarray(as_array("d_weights", d_weights, held.weights.shape, self.dtype))
-        d_features = np.zeros((T + 1, N, F), self.dtype)
-        d_features[1:] = dx.reshape(T, N, F)
+        d_features = work.empty((T + 1, N, F), self.dtype)
+        d_features[0], d_features[1:] = 0, dx.reshape(T, N, F)
         found = tape.steps.backward(d_features, d_weights)
         table = self.embedding.backward(tape.tokens, np.ascontiguousarray(found.x))["weight"]
         params = found.params | {"output.bias": db, "embedding.weight": table + dw if self.tie else table}

@@ -65,8 +65,9 @@ class Embedding(Parameterised):
         """The gradient of the table, {"weight": (V, E)}, from dy (T, N, E)."""
         tokens = as_tokens("tokens", tokens, self.num_tokens)
         dy = as_array("dy", dy, (*tokens.shape, self.size), self.dtype)
-        into = np.zeros_like(self.table())
-        operations().scatter(dy.reshape(-1, self.size), tokens.reshape(-1), into)
+        work = operations()
+        into = work.zeros(self.table().shape, self.dtype)
+        work.scatter(dy.reshape(-1, self.size), tokens.reshape(-1), into)
         if self.padding is not None:
             into[self.padding] = 0
         return {"weight": into}

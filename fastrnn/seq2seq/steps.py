@@ -23,14 +23,14 @@ class Snapshot:
         """keep : whether the parameters may change before they are read again.
         project : whether to multiply the embeddings with the first layer's weights, for all tokens once
         """
-        rnn, own = decoder.rnn, np.copy if keep else np.asarray
+        work, rnn = operations(), decoder.rnn
+        own = work.copied if keep else np.asarray
         self.cell = REGISTRY[rnn._cell]
         self.layers = [rnn._weights(k, 0) for k in range(rnn.num_layers)]
         self.table = decoder.embedding.table()  # which backward does not read
         self.attention = {k: own(v) for k, v in decoder.attention.arrays().items()} if decoder.attention else {}
         self.combine = None if decoder.combine is None else tuple(map(own, decoder.combine.arrays()))
         self.output = tuple(map(own, decoder.output.arrays()))
-        work = operations()
         self.cells = [work.pack_cell(self.cell, w.map(own)) for w in self.layers]
         self.sums = self._project(decoder.embedding.size) if project else None
         self.packed_combine = None if self.combine is None else work.pack(*self.combine)
