@@ -144,8 +144,8 @@ class Cells:
         self._work = self._begin(h0, c0)
 
     def finish(self):
-        """States at the end, tape."""
-        return self._work.finish()[1:]
+        """The tape."""
+        return self._work.finish()[-1]
 
 
 class CellsBackward:
@@ -154,8 +154,8 @@ class CellsBackward:
     below : (T, N, I), where the gradient of x goes in each step; feed : (T, N, F), to which its last F columns are added
     """
 
-    def __init__(self, cell, tape, dy, dh_n, dc_n, below=None, feed=None):
-        self._work = work = Backward(cell, tape, dy, dh_n, dc_n)
+    def __init__(self, cell, tape, dy, below=None, feed=None):
+        self._work = work = Backward(cell, tape, dy)
 
         def step(t):
             work.step(t)

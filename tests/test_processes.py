@@ -346,15 +346,6 @@ print(TARGET.name, worst)
 """
 
 
-@needs_x86
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize(("name", "features"), [("sse", ""), ("avx2", AVX2)], ids=["sse", "avx2"])
-def test_lesser_processors(python, name, features, dtype):
-    target, worst = python(COMPARE, dtype, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES=features)
-    assert target == name
-    assert float(worst) < TOLERANCE[dtype]
-
-
 SEQ2SEQ = """
 import fastrnn.backend
 from fastrnn import reference
@@ -379,12 +370,13 @@ print(TARGET.name, worst)
 
 
 @needs_x86
+@pytest.mark.parametrize(("script", "times"), [(COMPARE, 1), (SEQ2SEQ, 10)], ids=["layers", "seq2seq"])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(("name", "features"), [("sse", ""), ("avx2", AVX2)], ids=["sse", "avx2"])
-def test_seq2seq_on_lesser_processors(python, name, features, dtype):
-    target, worst = python(SEQ2SEQ, dtype, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES=features)
+def test_lesser_processors(python, name, features, dtype, script, times):
+    target, worst = python(script, dtype, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES=features)
     assert target == name
-    assert float(worst) < 10 * TOLERANCE[dtype]
+    assert float(worst) < times * TOLERANCE[dtype]
 
 
 # --- Ctrl-C

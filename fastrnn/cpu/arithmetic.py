@@ -5,7 +5,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastrnn import pointwise
-from fastrnn.cpu.simd import I32, NUMBA, Lanes, Vector, element, fma, llvm_vector, splat, tail_mask
+from fastrnn.cpu.simd import I32, NUMBA, Lanes, Vector, element, fma, llvm_vector, of_two, splat, tail_mask
 from fastrnn.cpu.target import lanes
 
 
@@ -44,26 +44,21 @@ def multiply_add(typing, x, y, z):
 
 @intrinsic
 def difference(typing, x, y):
-    def codegen(context, builder, signature, args):
-        return builder.fsub(*args)
-
-    return x(x, y), codegen
+    return of_two(x, "fsub")
 
 
 @intrinsic
 def times(typing, x, y):
-    def codegen(context, builder, signature, args):
-        return builder.fmul(*args)
-
-    return x(x, y), codegen
+    return of_two(x, "fmul")
 
 
 @intrinsic
 def quotient(typing, x, y):
-    def codegen(context, builder, signature, args):
-        return builder.fdiv(*args)
+    return of_two(x, "fdiv")
 
-    return x(x, y), codegen
+
+def _larger(builder, a, b):
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
 @intrinsic
@@ -71,7 +66,7 @@ def maximum(typing, x, y):
     """The larger one in each lane; y where either is no number."""
 
     def codegen(context, builder, signature, args):
-        return builder.select(builder.fcmp_ordered(">", *args), *args)
+        return _larger(builder, *args)
 
     return x(x, y), codegen
 
@@ -111,8 +106,7 @@ def largest(typing, x):
     """The largest of the lanes."""
 
     def codegen(context, builder, signature, args):
-        larger = lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b)  # noqa: E731
-        return _folded(builder, args[0], lanes(x.dtype), larger)
+        return _folded(builder, args[0], lanes(x.dtype), lambda a, b: _larger(builder, a, b))
 
     return NUMBA[x.dtype](x), codegen
 
@@ -126,16 +120,3 @@ def applied(typing, name, x):
         return function(Lanes(builder, args[1], x.dtype)).value
 
     return x(name, x), codegen
-
-
-@intrinsic
-def call_at(typing, address, member, team, words):
-    """Call the kernel at `address` with the words that a pointer points to."""
-
-    def codegen(context, builder, signature, args):
-        integer = args[0].type
-        kind = ir.FunctionType(ir.VoidType(), [integer, integer, integer.as_pointer()])
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp, words), codegen

@@ -168,15 +168,29 @@ def words_of(typing, args, home, name, dtype):
     return Words(fields, dtype.literal_value)(args, home, name, dtype), codegen
 
 
+def _call(builder, address, member, team, words):
+    kind = ir.FunctionType(ir.VoidType(), [I64, I64, I64.as_pointer()])
+    builder.call(builder.inttoptr(address, kind.as_pointer()), [member, team, words])
+
+
 @intrinsic
 def call_kernel(typing, address, member, team, args):
     """Call the compiled kernel at `address`."""
 
     def codegen(context, builder, signature, values):
-        kind = ir.FunctionType(ir.VoidType(), [I64, I64, I64.as_pointer()])
-        function = builder.inttoptr(values[0], kind.as_pointer())
         data = context.make_array(signature.args[3])(context, builder, values[3]).data
-        builder.call(function, [values[1], values[2], data])
+        _call(builder, *values[:3], data)
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.intp, args), codegen
+
+
+@intrinsic
+def call_at(typing, address, member, team, words):
+    """Call the compiled kernel at `address` with the words that a pointer points to."""
+
+    def codegen(context, builder, signature, values):
+        _call(builder, *values)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, words), codegen

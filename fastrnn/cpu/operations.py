@@ -11,7 +11,7 @@ from fastrnn.contract import Array, Weights
 from fastrnn.cpu import attention, dense, engine, gemm, memory, program
 from fastrnn.cpu.kernel import Fields, Task
 from fastrnn.cpu.memory import Block, Layout, name_of
-from fastrnn.cpu.plan import CALL_FLOPS, Backward, Forward, Product, Shape, Team, kernel, worth
+from fastrnn.cpu.plan import CALL_FLOPS, Backward, Forward, Product, Shape, Team, depth_of_columns, kernel, worth
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.shares import JOINED
 from fastrnn.cpu.sync import CONTROL_WORDS
@@ -36,9 +36,9 @@ def _operation(
     return Operation(task, {key: a.strides[0] for key, a in arrays.items() if a.strides[0]}, (arrays, alive))
 
 
-def _row_step(array: Array) -> int:
-    """Numbers from a row of (T, N, ...) to the next."""
-    return array.strides[1] // array.itemsize
+def _step(array: Array, axis: int = 1) -> int:
+    """Numbers from an entry of an axis to the next: by default, of rows (T, N, ...)."""
+    return array.strides[axis] // array.itemsize
 
 
 def run(operations, steps, rows, together=1, flops=0.0, done=None):
@@ -113,7 +113,7 @@ def threads():
 def gather(table, index, out):
     arrays = {"index": index, "out": out}
     return _operation("gather", dense.GATHER, name_of(out), arrays, table=table.ctypes.data, alive=table, E=out.shape[2],
-                      table_n=table.strides[0] // table.itemsize, out_n=_row_step(out))  # fmt: skip
+                      table_n=_step(table, 0), out_n=_step(out))  # fmt: skip
 
 
 def scatter(dy, index, into):
@@ -152,7 +152,7 @@ def linear(x, weight, out, activation="none", add=False):
     return _operation(
         "linear", dense.LINEAR, dtype, {"x": x, "out": out}, alive=(weight, scratch), w_ih=weight.block.at("w"),
         b_ih=weight.block.at("b"), work=scratch.at("work"), offsets=scratch.at("offsets"), I=I, O=O, W=W, capacity=_CHUNK,
-        x_n=_row_step(x), out_n=_row_step(out), activation=dense.ACTIVATIONS.index(activation), add=add,
+        x_n=_step(x), out_n=_step(out), activation=dense.ACTIVATIONS.index(activation), add=add,
     )  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def weight_gradients(dy, x):
     dw, db = empty((O, I), dtype), np.zeros(O, dtype)
     if not M:
         dw[...] = 0
-    product = Product(dtype, (O, I, M), (1, _step(dy), _step(x)), max(1, min(M, 128)), _ALONE, chunk=32)
+    product = Product(dtype, (O, I, M), (1, _step(dy, 0), _step(x, 0)), max(1, min(M, 128)), _ALONE, chunk=32)
     _multiply(product, dy, x, dw, db)
     return dw, db
 
@@ -170,13 +170,8 @@ def input_gradient(dy, w):
     w = np.ascontiguousarray(w)
     (M, O), I, dtype = dy.shape, w.shape[1], name_of(dy)
     dx = empty((M, I), dtype)
-    _multiply(Product(dtype, (M, I, O), (_step(dy), 1, I), max(128, min(512, (1 << 17) // I)), _ALONE), dy, w, dx)
+    _multiply(Product(dtype, (M, I, O), (_step(dy, 0), 1, I), depth_of_columns(I), _ALONE), dy, w, dx)
     return dx
-
-
-def _step(rows: Array) -> int:
-    """Numbers from a row to the next, which may be a part of a wider array's."""
-    return rows.strides[0] // rows.itemsize
 
 
 def _multiply(product: Product, a: Array, b: Array, c: Array, sums: Array | None = None) -> None:
@@ -192,12 +187,12 @@ def _multiply(product: Product, a: Array, b: Array, c: Array, sums: Array | None
 
 
 def slope(dy, y, out):
-    steps = {f"{name}_n": _row_step(a) for name, a in (("dy", dy), ("y", y), ("out", out))}
+    steps = {f"{name}_n": _step(a) for name, a in (("dy", dy), ("y", y), ("out", out))}
     return _operation("slope", dense.SLOPE, name_of(y), {"dy": dy, "y": y, "out": out}, F=y.shape[2], **steps)
 
 
 def log_sum(x, out):
-    return _operation("log_sum", dense.LOG_SUM, name_of(x), {"x": x, "out": out}, V=x.shape[2], x_n=_row_step(x))
+    return _operation("log_sum", dense.LOG_SUM, name_of(x), {"x": x, "out": out}, V=x.shape[2], x_n=_step(x))
 
 
 def loss_gradient(x, norm, labels, weight, smoothing, out):
@@ -213,10 +208,12 @@ def attend(a):
     arrays = {"query": a.query, "weights": a.weights, "context": a.context} | _seen(a)
     if a.coverage is not None:
         arrays["coverage"] = a.coverage[1:]
-    parents = np.arange(a.weights.shape[1])[None] if a.parents is None else a.parents
-    arrays["parents"] = parents if len(parents) > 1 or a.parents is not None else _still(parents)
+    same = np.arange(a.weights.shape[1])
+    if a.parents is not None:
+        arrays["parents"] = a.parents
+    fixed = {"parents": same.ctypes.data} if a.parents is None else {}
     return _operation(
-        "attend", attention.ATTEND, name_of(a.keys), arrays, **_memory(a), context_n=_row_step(a.context),
+        "attend", attention.ATTEND, name_of(a.keys), arrays, **fixed, **_memory(a, same), context_n=_step(a.context),
         tracking=a.coverage is not None,
     )  # fmt: skip
 
@@ -229,13 +226,8 @@ def attend_backward(a, d):
         {"query": a.query, "weights": a.weights, "d_context": d.context, "d_query": d.query}
         | {"d_weights": a.weights if d.weights is None else d.weights} | _seen(a),
         **_memory(a, fixed), **{name: array.ctypes.data for name, array in fixed.items()},
-        d_context_n=_row_step(d.context), d_query_n=_row_step(d.query), weighted=d.weights is not None,
+        d_context_n=_step(d.context), d_query_n=_step(d.query), weighted=d.weights is not None,
     )  # fmt: skip
-
-
-def _still(array: Array) -> Array:
-    """The same entry in every step."""
-    return np.lib.stride_tricks.as_strided(array, array.shape, (0, *array.strides[1:]))
 
 
 def _seen(a: Any) -> dict[str, Array]:
@@ -248,12 +240,12 @@ def _memory(a: Any, more: Any = None) -> dict[str, Any]:
     scale = np.array([a.scale], a.keys.dtype)
     v, cover = (scale if array is None else array for array in (a.v, a.cover))
     lengths = np.ascontiguousarray(a.lengths, np.intp)
-    item, (S, _, K), M = a.keys.itemsize, a.keys.shape, a.values.shape[2]
+    (S, _, K), M = a.keys.shape, a.values.shape[2]
     return {
         "keys": a.keys.ctypes.data, "values": a.values.ctypes.data, "v": v.ctypes.data, "cover": cover.ctypes.data,
         "scale": scale.ctypes.data, "lengths": lengths.ctypes.data, "K": K, "M": M, "S": S,
-        "keys_s": a.keys.strides[0] // item, "keys_n": a.keys.strides[1] // item,
-        "values_s": a.values.strides[0] // item, "values_n": a.values.strides[1] // item, "query_n": _row_step(a.query),
+        "keys_s": _step(a.keys, 0), "keys_n": _step(a.keys),
+        "values_s": _step(a.values, 0), "values_n": _step(a.values), "query_n": _step(a.query),
         "summed": a.v is not None, "covered": a.cover is not None,
         "alive": (a.keys, a.values, v, cover, scale, lengths, more),
     }  # fmt: skip
@@ -298,13 +290,13 @@ class Cells:
         engine.connect(work, prepared, rows, states)
         words = {"x": x.ctypes.data, "y": y.ctypes.data}
         for name, array in (("x", x), ("y", y)):
-            words |= {f"{name}_t": array.strides[0] // array.itemsize, f"{name}_n": _row_step(array)}
+            words |= {f"{name}_t": _step(array, 0), f"{name}_n": _step(array)}
         growth = {"s0": 1, "s1": 1}
         if parents is not None:
             words["parents"], growth["parents"] = parents.ctypes.data, parents.strides[0]
         work.task.set(s0=0, s1=1, **words)
         if bias is not None:
-            work.task.set(b_ih=bias.ctypes.data, b_step=_row_step(bias))
+            work.task.set(b_ih=bias.ctypes.data, b_step=_step(bias))
             growth["b_ih"] = bias.strides[0]
         self.operations = [Operation(work.task, growth, (x, y, rows, states, prepared, parents, bias, work))]
         self._kept = prepared, rows, states, x
@@ -317,20 +309,17 @@ class Cells:
 
     def finish(self):
         prepared, rows, states, x = self._kept
-        work, H, memory = self._work, prepared.weights.w_hh.shape[1], "cs" in states
-        h_n, c_n = rows.unsort(states["hs"][work.ends :], H), rows.unsort(states["cs"][work.ends :], H) if memory else None
-        return h_n, c_n, engine.keep_tape(work, prepared.weights, rows, states, x) if work.tape else None
+        return engine.keep_tape(self._work, prepared.weights, rows, states, x)
 
 
 class CellsBackward:
-    def __init__(self, cell, tape, dy, dh_n, dc_n, below=None, feed=None):
+    def __init__(self, cell, tape, dy, below=None, feed=None):
         rows, block, (T, I, H) = tape.rows, tape.block, tape.sizes
         N, dtype, GH = len(rows), name_of(dy), cell.n_gates * H
         shape = Shape(cell.name, dtype, N, I, H, rows.steps, rows.total, False, False)
         self._work = work = Backward(shape, tape.biases, Team(get_num_threads(), False))
         self._cell, self._tape, self._below = cell, tape, below
-        rows.sort(dh_n, work.dh)
-        rows.sort(dc_n, work.dc)
+        work.dh[...] = work.dc[...] = 0
         engine.connect_backward(work, rows, block, dy)
         work.task.set(s0=0, s1=1)
         self.operations = [Operation(work.task, {"s0": 1, "s1": 1}, (dy, work, tape))]

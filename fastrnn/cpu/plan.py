@@ -217,7 +217,7 @@ class Backward(_Loop):
         chunks = [max(16, depth // 4) * wanted for wanted in (biases[0], biases[1] and not (shared and biases[0]))]
         dw_ih = Product(dtype, (GH, I, total), (1, row, I), depth, self.team, chunks[0])
         dw_hh = Product(dtype, (GH, H, total), (1, row, Hp), depth, self.team, chunks[1])
-        d_rows = Product(dtype, (total, I, GH), (row, 1, I), max(128, min(512, (1 << 17) // max(1, I))), self.team)
+        d_rows = Product(dtype, (total, I, GH), (row, 1, I), depth_of_columns(I), self.team)
         products = self.dw_ih, self.dw_hh, self.d_rows = dw_ih, dw_hh, d_rows
         self.block = block = Block(Layout({
             "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * N,), "intp"),
@@ -241,6 +241,11 @@ class Backward(_Loop):
             {"w_ih": ((GH, I), dtype), "w_hh": ((GH, H), dtype)}
             | {key: bias for key, wanted in zip(("b_ih", "b_hh"), biases, strict=True) if wanted}
         )
+
+
+def depth_of_columns(I: int) -> int:
+    """How many terms of a sum a product with I columns takes in a row: a block of B stays in the second cache."""
+    return max(128, min(512, (1 << 17) // max(1, I)))
 
 
 class Product:

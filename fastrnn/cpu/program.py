@@ -6,8 +6,7 @@ Its members divide the rows, and never meet; or, of few rows, the units of each 
 from numba.extending import register_jitable
 
 from fastrnn import choices
-from fastrnn.cpu.arithmetic import call_at
-from fastrnn.cpu.kernel import Fields, words_of
+from fastrnn.cpu.kernel import Fields, call_at, words_of
 from fastrnn.cpu.simd import shift
 from fastrnn.cpu.sync import barrier, join_team
 

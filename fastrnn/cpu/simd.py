@@ -280,12 +280,18 @@ def store_part(typing, pointer, index, stride, values, count):
     return types.void(pointer, types.intp, types.intp, values, types.intp), codegen
 
 
+def of_two(x, instruction):
+    """What an intrinsic of two vectors returns that is one instruction."""
+
+    def codegen(context, builder, signature, args):
+        return getattr(builder, instruction)(*args)
+
+    return x(x, x), codegen
+
+
 @intrinsic
 def add(typing, x, y):
-    def codegen(context, builder, signature, args):
-        return builder.fadd(*args)
-
-    return x(x, y), codegen
+    return of_two(x, "fadd")
 
 
 @intrinsic

@@ -98,15 +98,17 @@ class Decoder(Parameterised):
         logits = work.empty((T, N, self.embedding.num_tokens), self.dtype)
         if own is None:
             work.run(steps.operations, range(T), rows=N, flops=steps.flops)
-            linear_of_rows(np.ascontiguousarray(steps.features), snapshot.packed_output, logits)
+            features = np.ascontiguousarray(steps.features)
+            linear_of_rows(features, snapshot.packed_output, logits)
         else:
             words = choice_words(logits, tokens, np.zeros_like(tokens), own=own)
             output = work.linear(steps.features, snapshot.packed_output, logits)
             program = [*steps.operations, output, work.choose(choices.forced, words, N)]
             flops = steps.flops + 2.0 * N * logits.shape[2] * self.feature_size
             work.run(program, range(T), rows=N, flops=flops)
+            features = np.ascontiguousarray(steps.features)
         weights = None if held is None else held.weights.copy()
-        return (logits, weights), DecoderTape(tokens[:-1], steps, np.ascontiguousarray(steps.features))
+        return (logits, weights), DecoderTape(tokens[:-1], steps, features)
 
     def backward(self, tape, d_logits, d_weights=None):
         """Gradients of a scalar: an object with state, memory and params.

@@ -17,7 +17,7 @@ from fastrnn.contract import Array
 from fastrnn.parameters import Joined, Parameterised
 from fastrnn.seq2seq.decoder import Decoder
 from fastrnn.seq2seq.encoder import Bridge, Encoder
-from fastrnn.seq2seq.parts import as_tokens, rows_of
+from fastrnn.seq2seq.parts import as_tokens, rows_of, until
 from fastrnn.seq2seq.search import Decoding, Search
 from fastrnn.seq2seq.steps import Snapshot
 
@@ -26,7 +26,6 @@ from fastrnn.seq2seq.steps import Snapshot
 class Seq2SeqTape:
     parts: tuple[Any, Any, Any]  # the tapes of encoder, bridge, decoder
     d_logits: Array
-    N: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +123,7 @@ class Seq2Seq(Search, Parameterised):
         T = len(target)
         lengths = as_lengths(target_lengths, N, T, "target_lengths")
         if lengths is None:
-            ended = target == self.pad
-            lengths = np.where(ended.any(0), ended.argmax(0), T)
+            lengths = until(target, self.pad)
         counted = np.arange(T)[:, None] < lengths
         rng = np.random.default_rng(rng)
         if own is not None and np.ndim(own) == 0:
@@ -140,7 +138,7 @@ class Seq2Seq(Search, Parameterised):
             inputs, state, memory if has else None, memory_lengths=source_lengths if has else None, own=own
         )
         loss, d_logits = cross_entropy(logits, target, counted, self.label_smoothing)
-        return loss, Seq2SeqTape((encoded, bridged, decoded), d_logits, N)
+        return loss, Seq2SeqTape((encoded, bridged, decoded), d_logits)
 
     def backward(self, tape, d_loss=1.0):
         """Gradients of the loss (times d_loss): an object with x (S, N, E), of the embedded source, and params."""

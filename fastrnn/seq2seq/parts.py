@@ -23,6 +23,12 @@ def as_tokens(name: str, value: Any, size: int, shape: tuple[int | str, ...] = (
     return np.asarray(array, np.intp, order="C")
 
 
+def until(tokens: Array, pad: int) -> Array:
+    """How many tokens of each column of (T, N) stand before the first `pad`."""
+    ended = tokens == pad
+    return np.where(ended.any(0), ended.argmax(0), len(tokens))
+
+
 def every(array: Array, T: int) -> Array:
     """The same array in each of T steps."""
     return np.lib.stride_tricks.as_strided(array, (T, *array.shape), (0, *array.strides))
@@ -104,11 +110,6 @@ class Linear(Parameterised):
         self._weights = params
         self.params = {name: value for name, value in self.params.items() if name != "weight"}
 
-    def packed(self, transposed: bool = False) -> Any:
-        """The weights as the operation reads them; transposed: those of the gradient of x."""
-        w, b = self.arrays()
-        return operations().pack(w, None if transposed else b, transposed)
-
     def arrays(self) -> tuple[Array, Array | None]:
         w = as_array("weight", self._weights["weight"], (self.out_size, self.in_size), self.dtype)
         return w, as_array("bias", self.params["bias"], (self.out_size,), self.dtype) if self.bias else None
@@ -117,7 +118,7 @@ class Linear(Parameterised):
         """x (T, N, in_size) -> (T, N, out_size)"""
         x = as_array("x", x, ("T", "N", self.in_size), self.dtype)
         out = np.empty((*x.shape[:2], self.out_size), self.dtype)
-        linear_of_rows(x, self.packed(), out, activation)
+        linear_of_rows(x, operations().pack(*self.arrays()), out, activation)
         return out
 
     def backward(self, x, dy, w=None):

@@ -11,7 +11,7 @@ from fastrnn.arrays import as_flag, as_size
 from fastrnn.backend import operations
 from fastrnn.contract import Array
 from fastrnn.seq2seq.decoder import choice_words
-from fastrnn.seq2seq.parts import as_tokens, every
+from fastrnn.seq2seq.parts import as_tokens, every, until
 from fastrnn.seq2seq.steps import Steps
 
 _PENALTIES = {"none": choices.NO_PENALTY, "average": choices.AVERAGE, "gnmt": choices.GNMT}
@@ -73,8 +73,7 @@ class Decoding:
         if prefix is None:
             return {}
         prefix = as_tokens("prefix", prefix, V, ("P", self.N))
-        ended = prefix == self.model.pad
-        return {"prefix": prefix, "prefix_length": np.where(ended.any(0), ended.argmax(0), len(prefix))}
+        return {"prefix": prefix, "prefix_length": until(prefix, self.model.pad)}
 
     @staticmethod
     def _banned(banned: Any, V: int) -> dict[str, Array]:

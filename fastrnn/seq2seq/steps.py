@@ -121,7 +121,7 @@ class Steps:
         for k in reversed(range(len(self.cells))):
             below = np.empty_like(self.ys[k - 1]) if k else None
             feed = d_features[:-1] if not k and decoder.input_feeding else None
-            loop = work.CellsBackward(snapshot.cell, tapes[k][-1], dy, None, None, below, feed)
+            loop = work.CellsBackward(snapshot.cell, tapes[k], dy, below, feed)
             program += loop.operations
             loops.insert(0, loop)
             dy = below
