@@ -9,7 +9,7 @@
                                                                     outgrown(): whether a new one could use more threads
 
 Arguments are checked before they get here: x (T, N, I) of any strides, h0 and c0 (N, H) or None, lengths (N,) int64 or
-None. `forward` also takes `y=`, a (T, N, H) view to write to. A tape says its `nbytes`.
+None. `forward` also takes `y=`, a (T, N, H) view to write to, and `lookup=`, a Lookup. A tape says its `nbytes`.
 """
 
 from collections.abc import Callable
@@ -29,10 +29,21 @@ class Weights(NamedTuple):
     b_ih: Array | None = None  # (G*H,)
     b_hh: Array | None = None  # (G*H,)
 
+    def without(self, inputs: int) -> "Weights":
+        """Without the columns of the first inputs and without their bias: what is left when their sums are looked up."""
+        return Weights(np.ascontiguousarray(self.w_ih[:, inputs:]), self.w_hh, None, self.b_hh)
+
     def map(self, function: Callable[[Array], Array]) -> "Weights":
         """function of each of them that there is."""
         b_ih, b_hh = (None if b is None else function(b) for b in (self.b_ih, self.b_hh))
         return Weights(function(self.w_ih), function(self.w_hh), b_ih, b_hh)
+
+
+class Lookup(NamedTuple):
+    """What is added to an input's sums W_ih x + b_ih of step t of row n: table[tokens[t, n]]."""
+
+    table: Array  # (K, G*H)
+    tokens: Array  # (T, N) integers
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +57,8 @@ class Gradients:
     b_hh: Array | None  # (G*H,)
     h0: Array  # (N, H)
     c0: Array | None = None  # (N, H), cells with a memory
+    table: Array | None = None  # (K, G*H), of a lookup's table
+    sums: "Callable[[], Array] | None" = None  # () -> (T, N, G*H), of the sums that a lookup added to
 
     def __repr__(self) -> str:
         shapes = (f"{name}: {np.shape(value)}" for name, value in vars(self).items() if value is not None)

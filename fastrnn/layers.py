@@ -40,6 +40,7 @@ class LayerGradients:
     x: Array
     state: Any  # (L*D, N, H), or a pair of them for an LSTM
     params: dict[str, Array]
+    first: tuple[Any, ...] = ()  # the backend's, of the first layer's directions
 
 
 class Layer(Parameterised):
@@ -108,10 +109,13 @@ class Layer(Parameterised):
 
     # --- inference
 
-    def _prepare(self) -> list[list[Any]]:
+    def _prepare(self, looked_up: bool = False) -> list[list[Any]]:
+        """The weights in the backend's form; looked_up : without those of the input, whose sums will be looked up."""
         cell, work = REGISTRY[self._cell], backend()
-        each = range(self._directions)
-        return [[work.prepare(cell, self._weights(layer, d)) for d in each] for layer in range(self.num_layers)]
+        stages = [[self._weights(layer, d) for d in range(self._directions)] for layer in range(self.num_layers)]
+        if looked_up:
+            stages[0] = [weights.without(self.input_size) for weights in stages[0]]
+        return [[work.prepare(cell, weights) for weights in stage] for stage in stages]
 
     def __getstate__(self):
         # memory in use is no part of a copy
@@ -171,11 +175,12 @@ class Layer(Parameterised):
         starts: list[list[Array]] = [[] for _ in ends]
         params: dict[str, Array] = {}
         for layer in reversed(range(self.num_layers)):
-            dx = None
+            dx, stage = None, []
             for d in reversed(range(D)):
                 at = layer * D + d
                 part = None if dy is None else dy[:, :, d * H : (d + 1) * H]
                 g = work.backward(cell, tape.stages[layer][d], part, *(None if e is None else e[at] for e in ends))
+                stage.insert(0, g)
                 dx = g.x if dx is None else dx + g.x
                 for kept, of_state in zip(starts, (g.h0, g.c0), strict=False):
                     kept.insert(0, of_state)
@@ -184,7 +189,7 @@ class Layer(Parameterised):
             dy = dx if mask is None else dx * mask
         dstates = [_stacked(kept) for kept in starts]
         dx, state = self._result(dy, dstates, tape.unbatched)
-        return LayerGradients(dx, state, {name: params[name] for name in self.params if name in params})
+        return LayerGradients(dx, state, {name: params[name] for name in self.params if name in params}, tuple(stage))
 
     # --- the way through
 
@@ -226,8 +231,11 @@ class Layer(Parameterised):
             y = y.swapaxes(0, 1)
         return y, (tuple(ends) if len(ends) > 1 else ends[0])
 
-    def _stack(self, prepared, x, states, lengths, rng):
-        """Through all layers. rng None: inference. Returns y, final states, tapes, dropout masks."""
+    def _stack(self, prepared, x, states, lengths, rng, lookups=()):
+        """Through all layers. rng None: inference; lookups : of the first layer's directions.
+
+        Returns y, final states, tapes, dropout masks.
+        """
         cell, work, keep = REGISTRY[self._cell], backend(), rng is not None
         (T, N, _), H, D = x.shape, self.hidden_size, self._directions
         ends: list[list[Array]] = [[] for _ in states]
@@ -247,7 +255,8 @@ class Layer(Parameterised):
             for d in range(D):
                 first = [None if s is None else s[layer * D + d] for s in states] + [None] * (2 - len(states))
                 part = None if y is None else y[:, :, d * H : (d + 1) * H]
-                out = work.forward(cell, prepared[layer][d], x, *first, lengths, bool(d), keep, y=part)
+                lookup = lookups[d] if lookups and not layer else None
+                out = work.forward(cell, prepared[layer][d], x, *first, lengths, bool(d), keep, y=part, lookup=lookup)
                 for end, value in zip(ends, out[1:3], strict=False):
                     end.append(value)
                 tapes.append(out[3])

@@ -19,6 +19,7 @@ class Tape:
     weights: Weights
     shape: tuple[int, int, int]  # T, N, I
     steps: list[tuple[Any, ...]]  # per step: rows, their times, x, h, c before the step, the cell's own tape
+    looked_up: tuple[Any, int] | None  # of a lookup: its tokens (T, N), K
 
     @property
     def nbytes(self) -> int:
@@ -40,17 +41,17 @@ def refresh(weights: Weights) -> None:
 class Forward:
     """The forward loop, a step at a time: `step(s)` for s from 0, then `finish()`.
 
-    parents : (steps, N) the row whose state row n continues in step s, itself by default
-    bias : (steps, N, G*H) of each row and step, instead of b_ih
+    parents : (steps, N) the row that row n continues in step s, with its state and, fed back, its x; itself by default
     """
 
-    def __init__(self, cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None, parents=None,
-                 bias=None):  # fmt: skip
+    def __init__(self, cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None, lookup=None,
+                 parents=None, fed_back=False):  # fmt: skip
         T, N, _ = x.shape
         H = weights.w_hh.shape[1]
-        dtype = np.result_type(x, *(w for w in (*weights, h0, c0) if w is not None))
+        table = None if lookup is None else lookup.table
+        dtype = np.result_type(x, *(w for w in (*weights, h0, c0, table) if w is not None))
         self.cell, self.weights, self.x, self.keep, self.reverse, self.parents = cell, weights, x, keep, reverse, parents
-        self.bias = bias
+        self.lookup, self.fed_back = lookup, fed_back
         self.lengths = np.full(N, T) if lengths is None else lengths
         self.h = np.zeros((N, H), dtype) if h0 is None else h0.astype(dtype)
         self.c = np.zeros((N, H), dtype) if c0 is None else c0.astype(dtype)
@@ -68,8 +69,11 @@ class Forward:
         rows = np.flatnonzero(self.lengths > s)
         times = self.lengths[rows] - 1 - s if self.reverse else np.full(len(rows), s)
         before = rows if self.parents is None else self.parents[s]
-        x_t, h_prev, c_prev = self.x[times, rows], self.h[before], self.c[before]
-        a = _affine(x_t, weights.w_ih, weights.b_ih if self.bias is None else self.bias[s]).reshape(-1, G, H).swapaxes(0, 1)
+        x_t, h_prev, c_prev = self.x[times, before if self.fed_back else rows], self.h[before], self.c[before]
+        a = _affine(x_t, weights.w_ih, weights.b_ih)
+        if self.lookup is not None:
+            a = a + self.lookup.table[self.lookup.tokens[times, rows]]
+        a = a.reshape(-1, G, H).swapaxes(0, 1)
         u = _affine(h_prev, weights.w_hh, weights.b_hh).reshape(-1, G, H).swapaxes(0, 1)
         self.h[rows], self.c[rows], tape = cell.forward(tuple(a), tuple(u), c_prev)
         self.y[times, rows] = self.h[rows]
@@ -78,12 +82,13 @@ class Forward:
 
     def finish(self):
         """y, the states at the rows' ends, the tape."""
-        tape = Tape(self.weights.map(np.copy), self.x.shape, self.steps) if self.keep else None
+        looked_up = None if self.lookup is None else (np.array(self.lookup.tokens), len(self.lookup.table))
+        tape = Tape(self.weights.map(np.copy), self.x.shape, self.steps, looked_up) if self.keep else None
         return self.y, self.h, self.c if self.cell.memory else None, tape
 
 
-def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None):
-    work = Forward(cell, weights, x, h0, c0, lengths, reverse, keep, y)
+def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None, lookup=None):
+    work = Forward(cell, weights, x, h0, c0, lengths, reverse, keep, y, lookup)
     for s in range(work.lengths.max(initial=0)):
         work.step(s)
     return work.finish()
@@ -110,12 +115,16 @@ class Backward:
         self.dx = np.zeros((T, N, I), dtype) if dx is None else dx
         self.dw_ih, self.dw_hh = np.zeros_like(w_ih), np.zeros_like(w_hh)
         self.db_ih, self.db_hh = np.zeros(len(w_ih), dtype), np.zeros(len(w_hh), dtype)
+        # of a lookup
+        self.sums = None if tape.looked_up is None else np.zeros((T, N, len(w_ih)), dtype)
 
     def step(self, s):
         rows, times, x_t, h_prev, c_prev, saved = self.tape.steps[s]
         da, du, dc_prev = self.cell.backward(self.dy[times, rows] + self.dh[rows], self.dc[rows], c_prev, saved)
         da, du = np.concatenate(da, axis=1), np.concatenate(du, axis=1)
         self.dx[times, rows] = da @ self.tape.weights.w_ih
+        if self.sums is not None:
+            self.sums[times, rows] = da
         self.dh[rows], self.dc[rows] = du @ self.tape.weights.w_hh, dc_prev
         self.dw_ih += da.T @ x_t
         self.dw_hh += du.T @ h_prev
@@ -126,7 +135,12 @@ class Backward:
         _, _, b_ih, b_hh = self.tape.weights
         dh, dc = (self.dh, self.dc) if self.cell.memory else (self.dh + self.dc, None)
         db_ih, db_hh = None if b_ih is None else self.db_ih, None if b_hh is None else self.db_hh
-        return Gradients(self.dx, self.dw_ih, self.dw_hh, db_ih, db_hh, dh, dc)
+        if self.sums is None:
+            return Gradients(self.dx, self.dw_ih, self.dw_hh, db_ih, db_hh, dh, dc)
+        tokens, K = self.tape.looked_up
+        table = np.zeros((K, len(self.dw_ih)), self.dw_ih.dtype)
+        np.add.at(table, tokens, self.sums)
+        return Gradients(self.dx, self.dw_ih, self.dw_hh, db_ih, db_hh, dh, dc, table, lambda: self.sums)
 
 
 def backward(cell, tape, dy=None, dh_n=None, dc_n=None):

@@ -124,16 +124,15 @@ def pack_cell(cell, weights):
     return weights
 
 
-def pack_sums(cell, sums):
-    """Rows of the input's sums (V, G*H), biases included, in the form that `Cells` takes for a bias."""
-    return sums
-
-
 class Cells:
-    """A layer's forward loop as `operations`; x (T, N, I), y (T, N, H), parents (T, N) or None, bias (T, N, ...) or None."""
+    """A layer's forward loop as `operations`: x (T, N, I), y (T, N, H), a lookup or None.
 
-    def __init__(self, cell, weights, x, y, keep, parents=None, bias=None):
-        self._begin = lambda h0, c0: Forward(cell, weights, x, h0, c0, None, False, keep, y, parents, bias)
+    parents : (T, N) the rows that the rows of a step continue, with their state and, fed back, their x; None: themselves
+    fed_back : whether x is what the steps before have found
+    """
+
+    def __init__(self, cell, weights, x, y, keep, parents=None, fed_back=False, lookup=None):
+        self._begin = lambda h0, c0: Forward(cell, weights, x, h0, c0, None, False, keep, y, lookup, parents, fed_back)
         self.operations = [self._step]
 
     def _step(self, t):

@@ -7,7 +7,7 @@ from numba.extending import register_jitable
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what is applied
 from fastrnn.cpu.arithmetic import applied, difference, everywhere, first_lanes, largest, maximum, nothing, times, total
 from fastrnn.cpu.kernel import Fields, words_of
-from fastrnn.cpu.loops import input_panel
+from fastrnn.cpu.panels import input_panel
 from fastrnn.cpu.shares import Sizes, rows_of_member, run_of
 from fastrnn.cpu.simd import add, load, load_part, shift, static, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
@@ -20,7 +20,7 @@ LINEAR = Fields(
     (*_ROWS, "I", "O", "W", "x_n", "out_n", "capacity", "activation", "add", "by_units"),
 )
 GATHER = Fields(("table", "out"), ("index",), (*_ROWS, "E", "table_n", "out_n"))
-SCATTER = Fields(("dy", "into"), ("index",), ("M", "E"))
+SCATTER = Fields(("dy", "into"), ("index",), ("M", "E", "dy_m"))
 SLOPE = Fields(("dy", "y", "out"), (), (*_ROWS, "F", "dy_n", "y_n", "out_n"))
 LOG_SUM = Fields(("x",), (), (*_ROWS, "V", "x_n"), ("out",))
 LOSS = Fields(("x", "norm", "weight", "smoothing", "out"), ("labels",), (*_ROWS, "V"))
@@ -66,7 +66,7 @@ def build_linear(dtype, L, R, D, digest):
                 unit = panel * w.W * L
                 row = min(w.W * L, V * L - unit)
                 following = shift(w.w_ih, min(panel + 1, panel1 - 1) * w.W * L * w.I)
-                input_panel(static(1), z, w, panel, following, count, offsets, w.b_ih, 0, sums, row)
+                input_panel(static(1), z, w, panel, following, count, offsets, sums, row)
                 finish_linear(w, L, i, count, unit, row, sums)
         restore_denormals(mode)
 
@@ -95,7 +95,7 @@ def build_scatter(dtype, L, digest):
         vectors = (w.E + L - 1) // L
         first, end = vectors * member // team * L, min(w.E, vectors * (member + 1) // team * L)
         for m in range(w.M):
-            dy, into = shift(w.dy, m * w.E), shift(w.into, w.index[m] * w.E)
+            dy, into = shift(w.dy, m * w.dy_m), shift(w.into, w.index[m] * w.E)
             for k in range(first, end, L):
                 store_part(into, k, 0, (add(load_part(into, k, w.E - k), load_part(dy, k, w.E - k)),), w.E - k)
 

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from fastrnn.cell import Cell
-from fastrnn.contract import Gradients, Weights
-from fastrnn.cpu import gemm
+from fastrnn.contract import Array, Gradients, Lookup, Weights
+from fastrnn.cpu import dense, gemm
 from fastrnn.cpu.kernel import Task
 from fastrnn.cpu.memory import Block, Layout, empty, name_of
-from fastrnn.cpu.plan import Forward, Shape, backward_plan, forward_plan, kernel
+from fastrnn.cpu.plan import Forward, Shape, backward_plan, forward_plan, kernel, worth
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.target import padded, panel_vectors
 from fastrnn.cpu.threads import get_num_threads, launch
@@ -68,14 +70,15 @@ class Tape:
     block: Block
     biases: tuple[bool, bool]
     sizes: tuple[int, int, int]  # T, I, H
+    looked_up: tuple[Array, int] | None  # of a lookup: the tokens (total,) as the rows are sorted, K
 
     @property
     def nbytes(self) -> int:
         """Bytes kept."""
-        return self.block.layout.size
+        return self.block.layout.size + (0 if self.looked_up is None else self.looked_up[0].nbytes)
 
 
-def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None):
+def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None, lookup=None):
     T, N, I = x.shape
     dtype, H, rows = prepared.dtype, prepared.weights.w_hh.shape[1], Rows.of(T, N, lengths, reverse)
     shape = Shape(cell.name, dtype, N, I, H, rows.steps, rows.total, rows.ragged, reverse)
@@ -92,7 +95,7 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
         rows.sort(state, start)
         if rows.shortest == 0:
             end[...] = start
-    connect(work, prepared, rows, states)
+    connect(work, prepared, rows, states, lookup)
     x_t, x_n, _ = x.strides
     y_t, y_n, _ = y.strides
     item = x.itemsize
@@ -101,28 +104,39 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
     )  # fmt: skip
     work.run()
     h_n, c_n = rows.unsort(ends[0], H), rows.unsort(ends[1], H) if cell.memory else None
-    tape = keep_tape(work, prepared.weights, rows, states, x) if keep else None
+    tape = keep_tape(work, prepared.weights, rows, states, x, lookup) if keep else None
     plan.give(work)
     return y, h_n, c_n, tape
 
 
-def keep_tape(work, weights, rows, block, x):
+def keep_tape(work, weights, rows, block, x, lookup=None):
     """The tape of a call whose states and gates are in `block`: what the caller may change is copied."""
     w_ih, w_hh, b_ih, b_hh = weights
     rows.gather(x, block["x"])
     block["w_ih"][...] = w_ih
     work.pack.set(w=w_hh.ctypes.data, out=block.at("panels"))
     launch(work.pack.address, work.pack.words, packers(w_hh.size))
-    return Tape(rows, block, (b_ih is not None, b_hh is not None), (len(x), w_ih.shape[1], w_hh.shape[1]))
+    looked_up = None
+    if lookup is not None:
+        tokens = np.empty((rows.total, 1), np.intp)
+        rows.gather(lookup.tokens[:, :, None], tokens)
+        looked_up = tokens[:, 0], len(lookup.table)
+    return Tape(rows, block, (b_ih is not None, b_hh is not None), (len(x), w_ih.shape[1], w_hh.shape[1]), looked_up)
 
 
-def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block) -> None:
-    """Tell a forward work where the weights, the rows' tables and the states are."""
+def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block, lookup: Lookup | None = None) -> None:
+    """Tell a forward work where the weights, the rows' tables, the states and what is looked up are."""
     work.task.set(
         **prepared.addresses, order=rows.block.at("order"), length=rows.block.at("length"),
         hs=states.at("hs"), cs=states.at("cs" if "cs" in states else "hs"),  # a cell without a memory has h for c
         parents=rows.block.at("same"), saved=states.at("saved") if "saved" in states else 0,
+        looked_up=lookup is not None,
     )  # fmt: skip
+    if lookup is not None:
+        tokens_t, tokens_n = (step // lookup.tokens.itemsize for step in lookup.tokens.strides)
+        work.task.set(
+            table=lookup.table.ctypes.data, tokens=lookup.tokens.ctypes.data, tokens_t=tokens_t, tokens_n=tokens_n
+        )  # fmt: skip
 
 
 def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
@@ -138,13 +152,14 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     d_rows = empty((rows.total, I), dtype)
     work.d_rows.run(block.at("w_ih"), d_rows.ctypes.data)
     gradients = gathered(cell, tape, work, rows.scatter(d_rows, T))
-    plan.give(work)
+    if tape.looked_up is None:  # otherwise the gradients may come back to it
+        plan.give(work)
     return gradients
 
 
 def gathered(cell, tape, work, dx):
     """The gradients, once the loop has run: the sums over all rows for the weights, and what it left for the state."""
-    rows, block, (_, _, H) = tape.rows, tape.block, tape.sizes
+    rows, block, (T, _, H) = tape.rows, tape.block, tape.sizes
     d = Block(work.gradients)
     if not rows.total:
         for name in d.layout.places:
@@ -157,7 +172,23 @@ def gathered(cell, tape, work, dx):
         work.dh += work.dc
     dh0, dc0 = rows.unsort(work.dh, H), rows.unsort(work.dc, H) if cell.memory else None
     dw = (d.get(name) for name in Weights._fields)
-    return Gradients(dx, *dw, dh0, dc0)
+    table, sums = None, None
+    if tape.looked_up is not None:
+        tokens, K = tape.looked_up
+        d_sums = work.block["dx"][:, : cell.n_gates * H]
+        table, sums = empty((K, cell.n_gates * H), name_of(d_sums)), lambda: rows.scatter(d_sums, T)
+        table[...] = 0
+        scatter(d_sums, tokens, table)
+    return Gradients(dx, *dw, dh0, dc0, table, sums)
+
+
+def scatter(dy: Array, index: Array, into: Array) -> None:
+    """into[index[m]] += dy[m], in the order of m. dy (M, E) of any rows, index (M,) and into (V, E) contiguous."""
+    task = Task(
+        kernel("scatter", "", name_of(dy)), dense.SCATTER, dy=dy.ctypes.data, index=index.ctypes.data,
+        into=into.ctypes.data, M=len(dy), E=dy.shape[1], dy_m=dy.strides[0] // dy.itemsize,
+    )  # fmt: skip
+    launch(task.address, task.words, worth(float(dy.size), 1, dy.shape[1]).size)
 
 
 def connect_backward(work, rows, block, dy):

@@ -5,53 +5,44 @@ before step s of row m is row base(s) + m of `hs` and `cs`: in training, rows of
 sequence; in inference two parts of a buffer by turns. From row `ends` lie the states at the rows' ends. Threads divide
 the rows, which then never meet, or the units, with a barrier a step. Panels hold every gate of the same units (see
 gemm.py), so a step's product and its cell's arithmetic are one pass over a block of rows and units. With few rows the
-input's product runs ahead, several steps at once; with many it is computed panel by panel within the step.
+input's product runs ahead, several steps at once; with many it is computed panel by panel within the step. A table may add
+to the input's sums, one of its rows for each token; rows that continue the same row (a branching) share its products.
 """
 
 from numba.extending import register_jitable
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what cells call
 from fastrnn.cells import REGISTRY
-from fastrnn.cpu.cellcode import advance, cell_backward, load_tape
+from fastrnn.cpu.cellcode import cell_backward, load_tape
 from fastrnn.cpu.kernel import Fields, words_of
+from fastrnn.cpu.panels import finish, input_panel, look_up, recurrent_panel, spread_branches
 from fastrnn.cpu.shares import JOINING, Sizes, next_rows, panels_in_turn, part_of, rows_near, run_of, share
 from fastrnn.cpu.simd import add, ask, load, load_part, shift, static, store, store_part
-from fastrnn.cpu.steps import Mine, Step, collect, from_row, locate, place, rows_before, state_after, still_active
+from fastrnn.cpu.steps import (
+    Step,
+    collect,
+    find_branches,
+    from_row,
+    locate,
+    memory_of,
+    place,
+    rows_before,
+    state_after,
+    still_active,
+)  # fmt: skip
 from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
 from fastrnn.cpu.tile import product, product_of_row
 
 _TABLES = ("order", "length", "offsets", "control")
 FORWARD = Fields(
-    ("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "saved", "work"), (*_TABLES, "parents"),
-    ("s0", "s1", "N", "I", "H", "W", "x_t", "x_n", "y_t", "y_n", "ends", "reverse", "keep", "save", "past", "by_units",
-     "strided", "together", "b_step", "capacity", "pre_size", "work_size"),
+    ("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "saved", "work", "table"), (*_TABLES, "parents", "tokens"),
+    ("s0", "s1", "N", "I", "H", "W", "x_t", "x_n", "y_t", "y_n", "tokens_t", "tokens_n", "ends", "reverse", "keep", "save",
+     "past", "by_units", "strided", "together", "fed_back", "looked_up", "capacity", "pre_size", "work_size"),
 )  # fmt: skip
 BACKWARD = Fields(
     ("dy", "saved", "hs", "cs", "dx", "du", "dh", "dc", "w_hh", "zero"), _TABLES,
     ("s0", "s1", "N", "H", "W", "row", "y_t", "y_n", "ends", "reverse", "by_units", "strided", "shared"),
 )  # fmt: skip
-
-
-@register_jitable
-def input_panel(cell, z, w, panel, following, count, x_at, bias, bias_step, to, to_step):
-    """to[i] = W_ih x[x_at[i]] + bias[i] for the units of a panel; asks for `following`, what is needed next, on the way."""
-    line, v0 = z.G * z.L, panel * w.W
-    row = min(w.W, z.V - v0) * line
-    weights, tiles = shift(w.w_ih, v0 * line * w.I), (count + z.R - 1) // z.R
-    ask_step = (row + tiles - 1) // tiles
-    for k0 in range(0, max(1, w.I), z.x_run):
-        k1 = min(w.I, k0 + z.x_run)
-        after = shift(weights, k1 * row) if k1 < w.I else following
-        i = 0
-        for tile in range(tiles):
-            n = next_rows(count - i, z.R)
-            target = shift(to, i * to_step)
-            start, start_step = (target, to_step) if k0 > 0 else (shift(bias, v0 * line + i * bias_step), bias_step)
-            product(
-                cell, row // line, n, shift(w.x, k0), shift(x_at, i), 1, shift(weights, k0 * row), row,
-                start, start_step, target, to_step, k1 - k0, shift(after, ask_step * (k1 - k0) * tile), ask_step,
-            )  # fmt: skip
-            i += n
 
 
 @register_jitable
@@ -63,19 +54,8 @@ def input_product(cell, z, w, part, count, mine):
         if panel + 1 == part.end:
             following = shift(w.w_hh, part.first * w.W * line * w.H)
         to = shift(mine.pre, panel * w.W * line)
-        input_panel(cell, z, w, panel, following, count, mine.x_at, mine.bias, w.b_step, to, z.G * z.Hp)
-
-
-@register_jitable
-def finish(cell, z, w, i, n, v0, width, pre, pre_step, sums, mine):
-    """The cell's arithmetic on n rows from i and `width` vectors of units, from the input's and the recurrent sums."""
-    for v in range(width):
-        unit = (v0 + v) * z.L
-        advance(
-            cell, n, shift(pre, v * z.L), pre_step, shift(sums, v * z.L), width * z.G * z.L, width * z.L,
-            shift(w.hs, unit), shift(w.cs, unit), shift(w.y, unit), shift(mine.before, i), shift(mine.after, i),
-            shift(mine.y_at, i), w.H - unit, shift(w.saved, unit), w.save * z.Hp, w.past,
-        )  # fmt: skip
+        input_panel(cell, z, w, panel, following, count, mine.x_at, to, z.G * z.Hp)
+        look_up(z, w, panel, count, mine.token_at, to, z.G * z.Hp)
 
 
 @register_jitable
@@ -100,8 +80,11 @@ def forward_row(cell, z, w, part, s, f, mine):
 
 
 @register_jitable
-def forward_tiles(cell, z, w, part, turn, count, f, mine):
-    """A step of several rows, panel by panel. Their input's sums lie from row f; f < 0: they are still to be computed."""
+def forward_tiles(cell, z, w, part, turn, count, branches, f, mine):
+    """A step of several rows, panel by panel. Their input's sums lie from row f; f < 0: they are still to be computed.
+
+    branches : how many different rows they continue, fewer than `count` only where f < 0
+    """
     line, panels = z.G * z.L, part.end - part.first
     for done in range(panels):
         panel, _ = panels_in_turn(part, done, 1, 0, turn)
@@ -110,38 +93,16 @@ def forward_tiles(cell, z, w, part, turn, count, f, mine):
         row = min(w.W, z.V - v0) * line
         if f < 0:
             # just before they are used: sums of all panels would have left the cache by then
-            before = shift(w.w_hh, v0 * line * w.H)
-            input_panel(cell, z, w, panel, before, count, mine.x_at, mine.bias, w.b_step, mine.pre, row)
+            recurrent, inputs = shift(w.w_hh, v0 * line * w.H), branches if w.fed_back else count
+            input_panel(cell, z, w, panel, recurrent, inputs, mine.x_at, mine.pre, row)
+            spread_branches(z, mine.pre, row, inputs, count, mine.branch)
+            look_up(z, w, panel, count, mine.token_at, mine.pre, row)
             after = shift(w.w_ih, following * w.W * line * w.I)
-            recurrent_panel(cell, z, w, panel, after, count, mine.pre, row, mine)
+            recurrent_panel(cell, z, w, panel, after, count, branches, mine.pre, row, mine)
         else:
             after = shift(w.w_hh, following * w.W * line * w.H)
             pre = shift(mine.pre, f * z.G * z.Hp + v0 * line)
-            recurrent_panel(cell, z, w, panel, after, count, pre, z.G * z.Hp, mine)
-
-
-@register_jitable
-def recurrent_panel(cell, z, w, panel, following, count, pre, pre_step, mine):
-    """The recurrent product for the units of a panel, a block of its terms after the other, and the cell's arithmetic."""
-    line, v0 = z.G * z.L, panel * w.W
-    row = min(w.W, z.V - v0) * line
-    weights, tiles = shift(w.w_hh, v0 * line * w.H), (count + z.R - 1) // z.R
-    ask_step = (row + tiles - 1) // tiles
-    for k0 in range(0, w.H, z.run):
-        k1 = min(w.H, k0 + z.run)
-        after = shift(weights, k1 * row) if k1 < w.H else following
-        i = 0
-        for tile in range(tiles):
-            n = next_rows(count - i, z.R)
-            sums = shift(mine.sums, i * row)
-            start, start_step = (sums, row) if k0 > 0 else (shift(w.b_hh, v0 * line), 0)
-            product(
-                cell, row // line, n, shift(w.hs, k0), shift(mine.before, i), 1, shift(weights, k0 * row), row,
-                start, start_step, sums, row, k1 - k0, shift(after, ask_step * (k1 - k0) * tile), ask_step,
-            )  # fmt: skip
-            if k1 == w.H:
-                finish(cell, z, w, i, n, v0, row // line, shift(pre, i * pre_step), pre_step, sums, mine)
-            i += n
+            recurrent_panel(cell, z, w, panel, after, count, count, pre, z.G * z.Hp, mine)
 
 
 def build_forward(name, dtype, G, K, L, R, P, D, near, digest):
@@ -158,20 +119,14 @@ def build_forward(name, dtype, G, K, L, R, P, D, near, digest):
         if part.team == 0:
             return
         mode = flush_denormals()
-        work = shift(w.work, part.member * w.work_size)
-        table = shift(w.offsets, part.member * (w.capacity + 4 * w.N))
-        state = shift(table, w.capacity + w.N)
-        own, _, _ = share(part, w.N, w.strided, w.together)
-        bias = shift(w.b_ih, own * w.b_step)
-        mine = Mine(work, shift(work, w.pre_size), table, state, shift(state, w.N), shift(state, 2 * w.N), bias)
-
+        mine = memory_of(w, part)
         active, ahead, f, alone, turn = w.N, w.s0, 0, False, 0
         base = rows_before(w, w.s0) if w.keep else w.s0 % 2 * w.N
         for s in range(w.s0, w.s1):
             active = still_active(active, s, w.length)
             first, by, count = share(part, active, w.strided, w.together)
             if s == ahead:
-                filled, ahead = collect(w, part, s, active, mine.x_at)
+                filled, ahead = collect(w, part, s, active, mine)
                 alone = ahead == s + 1 and count > 1
                 if not alone:
                     input_product(cell, z, w, part, filled, mine)
@@ -180,11 +135,14 @@ def build_forward(name, dtype, G, K, L, R, P, D, near, digest):
             locate(w, z, step, mine)
             if count == 1:
                 forward_row(cell, z, w, part, s, f, mine)
+            elif alone and w.together > 1:
+                forward_tiles(cell, z, w, part, turn, count, find_branches(w, count, mine), -1, mine)
+                turn += 1
             elif count > 1:
                 together = next_rows(count, z.near)
                 for i in range(0, count, together):
                     n, at = min(together, count - i), -1 if alone else f + i
-                    forward_tiles(cell, z, w, part, turn, n, at, from_row(mine, i, w.b_step))
+                    forward_tiles(cell, z, w, part, turn, n, n, at, from_row(mine, i))
                     turn += 1
             f += count
             base = step.following

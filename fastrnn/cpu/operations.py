@@ -19,7 +19,6 @@ from fastrnn.cpu.target import padded, panel_vectors
 from fastrnn.cpu.threads import get_num_threads, launch
 
 _CHUNK = 48  # rows that a linear map takes together: their sums stay in the first cache
-_ALONE = Team(1, False)
 
 
 class Operation(NamedTuple):
@@ -117,10 +116,7 @@ def gather(table, index, out):
 
 
 def scatter(dy, index, into):
-    dy, index = np.ascontiguousarray(dy), np.ascontiguousarray(index)
-    task = Task(kernel("scatter", "", name_of(dy)), dense.SCATTER, dy=dy.ctypes.data, index=index.ctypes.data,
-                into=into.ctypes.data, M=len(dy), E=dy.shape[1])  # fmt: skip
-    launch(task.address, task.words, worth(float(dy.size), 1, dy.shape[1]).size)
+    engine.scatter(np.ascontiguousarray(dy), np.ascontiguousarray(index), into)
 
 
 class Packed(NamedTuple):
@@ -161,7 +157,7 @@ def weight_gradients(dy, x):
     dw, db = empty((O, I), dtype), np.zeros(O, dtype)
     if not M:
         dw[...] = 0
-    product = Product(dtype, (O, I, M), (1, _step(dy, 0), _step(x, 0)), max(1, min(M, 128)), _ALONE, chunk=32)
+    product = Product(dtype, (O, I, M), (1, _step(dy, 0), _step(x, 0)), max(1, min(M, 128)), Team(get_num_threads(), False), chunk=32)
     _multiply(product, dy, x, dw, db)
     return dw, db
 
@@ -170,7 +166,7 @@ def input_gradient(dy, w):
     w = np.ascontiguousarray(w)
     (M, O), I, dtype = dy.shape, w.shape[1], name_of(dy)
     dx = empty((M, I), dtype)
-    _multiply(Product(dtype, (M, I, O), (_step(dy, 0), 1, I), depth_of_columns(I), _ALONE), dy, w, dx)
+    _multiply(Product(dtype, (M, I, O), (_step(dy, 0), 1, I), depth_of_columns(I), Team(get_num_threads(), False)), dy, w, dx)
     return dx
 
 
@@ -268,48 +264,34 @@ def pack_cell(cell, weights):
     return engine.prepare(cell, Weights(*weights))
 
 
-def pack_sums(cell, sums):
-    """Every row as the panels have it: all gates of the same units side by side."""
-    G, L, dtype = cell.n_gates, padded(1, name_of(sums)), name_of(sums)
-    H = sums.shape[1] // G
-    V, W = padded(H, dtype) // L, panel_vectors(G)
-    apart = np.zeros((len(sums), G, V * L), sums.dtype)
-    apart[:, :, :H] = sums.reshape(-1, G, H)
-    panels = [apart[:, :, v * L : min(V, v + W) * L].reshape(len(sums), -1) for v in range(0, V, W)]
-    return np.concatenate(panels, 1)
-
-
 class Cells:
-    def __init__(self, cell, prepared, x, y, keep, parents=None, bias=None):
+    def __init__(self, cell, prepared, x, y, keep, parents=None, fed_back=False, lookup=None):
         (T, N, I), H, dtype = x.shape, y.shape[2], prepared.dtype
         # where nothing is kept, rows never end: the state moves between the two halves of its buffer
         rows = Rows.of(T if keep else T + 1, N, None, False)
         shape = Shape(cell.name, dtype, N, I, H, rows.steps, rows.total, False, False)
         self._work = work = Forward(shape, keep, Team(get_num_threads(), False))
         states = Block(work.tape) if keep else work.block
-        engine.connect(work, prepared, rows, states)
+        engine.connect(work, prepared, rows, states, lookup)
         words = {"x": x.ctypes.data, "y": y.ctypes.data}
         for name, array in (("x", x), ("y", y)):
             words |= {f"{name}_t": _step(array, 0), f"{name}_n": _step(array)}
         growth = {"s0": 1, "s1": 1}
         if parents is not None:
             words["parents"], growth["parents"] = parents.ctypes.data, parents.strides[0]
-        work.task.set(s0=0, s1=1, **words)
-        if bias is not None:
-            work.task.set(b_ih=bias.ctypes.data, b_step=_step(bias))
-            growth["b_ih"] = bias.strides[0]
-        self.operations = [Operation(work.task, growth, (x, y, rows, states, prepared, parents, bias, work))]
-        self._kept = prepared, rows, states, x
+        work.task.set(s0=0, s1=1, fed_back=fed_back, **words)
+        self.operations = [Operation(work.task, growth, (x, y, rows, states, prepared, parents, lookup, work))]
+        self._kept = prepared, rows, states, x, lookup
 
     def start(self, h0, c0=None):
-        _, rows, states, _ = self._kept
+        _, rows, states, *_ = self._kept
         for name, state in (("hs", h0), ("cs", c0)):
             if name in states:
                 rows.sort(state, states[name][: len(rows)])
 
     def finish(self):
-        prepared, rows, states, x = self._kept
-        return engine.keep_tape(self._work, prepared.weights, rows, states, x)
+        prepared, rows, states, x, lookup = self._kept
+        return engine.keep_tape(self._work, prepared.weights, rows, states, x, lookup)
 
 
 class CellsBackward:
@@ -333,7 +315,7 @@ class CellsBackward:
 
     def finish(self):
         (T, I, _), rows, dx = self._tape.sizes, self._tape.rows, self._below
-        if dx is None:
+        if dx is None and self._tape.looked_up is None:
             dx = empty((T, len(rows), I), self._work.gradients.places["w_ih"][2].name)
             self._work.d_rows.run(self._tape.block.at("w_ih"), dx.ctypes.data)
         return engine.gathered(self._cell, self._tape, self._work, dx)

@@ -187,7 +187,7 @@ class Forward(_Loop):
         self.tape = Layout(states | tape) if keep else None
         self.pack = Task(kernel("pack_columns", "", dtype), gemm.PACK_COLUMNS, H=H, K=G * H, W=panel_vectors(1))
         self.block = block = Block(Layout({
-            "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * (capacity + 4 * N),), "intp"),
+            "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * (2 * (capacity + N) + 5 * N),), "intp"),
             "work": ((self.team.size * work_size,), dtype),
         } | ({} if keep else states)))  # fmt: skip
         self.control = block["control"]
@@ -195,7 +195,7 @@ class Forward(_Loop):
             kernel("forward", cell.name, dtype), loops.FORWARD, control=block.at("control"), offsets=block.at("offsets"),
             work=block.at("work"), N=N, I=I, H=H, W=panel_vectors(G), ends=self.ends, reverse=reverse, keep=keep,
             save=keep and saved > 0, past=total * saved * Hp * ITEMSIZE[dtype] > _PAST, by_units=self.team.by_units,
-            strided=ragged, together=1, b_step=0, capacity=capacity, pre_size=pre_size, work_size=work_size,
+            strided=ragged, together=1, fed_back=0, capacity=capacity, pre_size=pre_size, work_size=work_size,
         )  # fmt: skip
 
 
@@ -265,7 +265,7 @@ class Product:
         depth = max(1, min(depth, K))
         self.work_size = gemm.work_size(N, depth, tile_rows(4), dtype)
         self.rows = max(8, int(CALL_FLOPS / max(1.0, 2.0 * N * K)))  # of C a call
-        self.M, item = M if K else 0, ITEMSIZE[dtype]
+        self.M, item = M if K and (N or chunk) else 0, ITEMSIZE[dtype]
         self._steps = a_m * item, N * item, item  # bytes from a row of A, of C, of the sums to the next
         self.a = 0  # A's address
         self.task = Task(

@@ -12,16 +12,28 @@ from fastrnn.cpu.simd import shift
 
 # where a step finds its rows: s, the row of the tape before it and after it of m = 0, this member's rows
 Step = namedtuple("Step", ("s", "base", "following", "first", "by", "count"))
-# a member's own memory: the input's and the recurrent sums; of its rows the place of x, of the state before and
-# after, of y; the input's bias of its first row
-Mine = namedtuple("Mine", ("pre", "sums", "x_at", "before", "after", "y_at", "bias"))
+# a member's own memory: the input's and the recurrent sums; of its rows the place of x, of the token, of the state before
+# and after, of y; which of the branches a row belongs to, and where the state lies that a branch continues
+Mine = namedtuple("Mine", ("pre", "sums", "x_at", "token_at", "before", "after", "y_at", "branch", "origin"))
 
 
 @register_jitable
-def from_row(mine, i, b_step):
-    """A member's memory for its rows from the i-th."""
-    at = shift(mine.x_at, i), shift(mine.before, i), shift(mine.after, i), shift(mine.y_at, i)
-    return Mine(mine.pre, mine.sums, at[0], at[1], at[2], at[3], shift(mine.bias, i * b_step))
+def memory_of(w, part):
+    """A member's own memory. Where no row branches, each is a branch of its own."""
+    work, ahead = shift(w.work, part.member * w.work_size), w.capacity + w.N
+    x_at = shift(w.offsets, part.member * (2 * ahead + 5 * w.N))
+    token_at, before = shift(x_at, ahead), shift(x_at, 2 * ahead)
+    after, y_at, branch = shift(before, w.N), shift(before, 2 * w.N), shift(before, 3 * w.N)
+    origin = shift(before, 4 * w.N) if w.together > 1 else before
+    return Mine(work, shift(work, w.pre_size), x_at, token_at, before, after, y_at, branch, origin)
+
+
+@register_jitable
+def from_row(mine, i):
+    """A member's memory for its rows from the i-th, which do not branch."""
+    x_at, token_at, before = shift(mine.x_at, i), shift(mine.token_at, i), shift(mine.before, i)
+    after, y_at = shift(mine.after, i), shift(mine.y_at, i)
+    return Mine(mine.pre, mine.sums, x_at, token_at, before, after, y_at, mine.branch, before)
 
 
 @register_jitable
@@ -48,8 +60,8 @@ def rows_before(w, s):
 
 
 @register_jitable
-def collect(w, part, s, active, x_at):
-    """The places of this member's rows of x, of as many steps from s as fit: how many, and the step after."""
+def collect(w, part, s, active, mine):
+    """The places of this member's rows of x and tokens, of as many steps from s as fit: how many, and the step after."""
     filled = 0
     while s < w.s1:
         active = still_active(active, s, w.length)
@@ -57,7 +69,9 @@ def collect(w, part, s, active, x_at):
         if filled > 0 and filled + count > w.capacity:
             break
         for i in range(count):
-            x_at[filled + i] = place(w, s, first + i * by, w.x_t, w.x_n)
+            m = first + i * by
+            mine.x_at[filled + i] = place(w, s, w.parents[m] if w.fed_back else m, w.x_t, w.x_n)
+            mine.token_at[filled + i] = place(w, s, m, w.tokens_t, w.tokens_n)
         filled += count
         s += 1
     return filled, s
@@ -77,3 +91,22 @@ def locate(w, z, step, mine):
         mine.before[i] = (step.base + w.parents[m]) * z.Hp
         mine.after[i] = state_after(w, step, m) * z.Hp
         mine.y_at[i] = place(w, step.s, m, w.y_t, w.y_n)
+
+
+@register_jitable
+def find_branches(w, count, mine):
+    """Which rows continue the same one, among `together` that may, and how many do not. x_at becomes the branches'."""
+    branches, first = 0, 0
+    for i in range(count):
+        if i % w.together == 0:
+            first = branches
+        k = first
+        while k < branches and mine.origin[k] != mine.before[i]:
+            k += 1
+        if k == branches:
+            mine.origin[k] = mine.before[i]
+            if w.fed_back:
+                mine.x_at[k] = mine.x_at[i]
+            branches += 1
+        mine.branch[i] = k
+    return branches

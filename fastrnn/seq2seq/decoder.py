@@ -92,7 +92,7 @@ class Decoder(Parameterised):
         tokens, own = np.concatenate([tokens, np.zeros((1, N), np.intp)]), self._own(own, T, N)
         if held is not None:
             self.attention.track(held, T, N)
-        steps = Steps(self, snapshot, tokens[:-1], held, keep=True)
+        steps = Steps(self, snapshot, tokens[:-1], held, keep=True, known=own is None)
         steps.start(state)
         work = operations()
         logits = work.empty((T, N, self.embedding.num_tokens), self.dtype)
@@ -130,9 +130,10 @@ class Decoder(Parameterised):
         d_features = work.empty((T + 1, N, F), self.dtype)
         d_features[0], d_features[1:] = 0, dx.reshape(T, N, F)
         found = tape.steps.backward(d_features, d_weights)
-        table = self.embedding.backward(tape.tokens, np.ascontiguousarray(found.x))["weight"]
-        params = found.params | {"output.bias": db, "embedding.weight": table + dw if self.tie else table}
-        if not self.tie:
+        params = found.params | {"output.bias": db}
+        if self.tie:
+            params["embedding.weight"] = params["embedding.weight"] + dw
+        else:
             params["output.weight"] = dw
         return DecoderGradients(found.state, found.memory, params)
 

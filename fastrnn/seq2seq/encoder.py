@@ -1,15 +1,19 @@
 """The encoder: embeddings and a stack of recurrent layers; what it gives is the decoder's memory and first state."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from fastrnn.arrays import as_array, as_flag, as_lengths, as_size
+from fastrnn.backend import operations
 from fastrnn.cells import REGISTRY
-from fastrnn.contract import Array
-from fastrnn.layers import GRU, LSTM, RNN, Layer
+from fastrnn.contract import Array, Lookup
+from fastrnn.layers import GRU, LSTM, RNN, Layer, LayerTape
 from fastrnn.parameters import Joined, Parameterised
+from fastrnn.seq2seq.embedded import Embedded, embedded, input_of, sums_of
 from fastrnn.seq2seq.parts import Linear, as_tokens, embedding_of
 
 State = tuple[Array, ...]  # (h,) or (h, c), each (L, N, H)
@@ -38,14 +42,20 @@ def as_state(name: str, state: Any, layer: Layer, N: int) -> State:
 
 @dataclass(frozen=True, eq=False)
 class EncoderTape:
-    tokens: Array
-    layers: Any  # the stack's own tape
+    source: Embedded
+    inputs: list[Array]  # W_ih of the first layer's directions
+    layers: LayerTape
 
 
-@dataclass(frozen=True, eq=False)
 class EncoderGradients:
-    x: Array  # (S, N, E), of the embedded tokens
-    params: dict[str, Array]
+    """params : of the parameters by name; x : (S, N, E), of the embedded tokens, computed when it is asked for"""
+
+    def __init__(self, params: dict[str, Array], x: Callable[[], Array]):
+        self.params, self._x = params, x
+
+    @cached_property
+    def x(self) -> Array:
+        return self._x()
 
 
 class Encoder(Parameterised):
@@ -84,17 +94,33 @@ class Encoder(Parameterised):
         D = self.directions
         return tuple(np.concatenate([p[d::D] for d in range(D)], -1) if D > 1 else p for p in parts)
 
+    def _inputs(self) -> list[tuple[Array, Array | None]]:
+        """W_ih and b_ih of the first layer's directions, copied."""
+        return [input_of(self.rnn._weights(0, d), self.embedding.size) for d in range(self.directions)]
+
+    def _through(self, form, sums, index, lengths, rng):
+        """The stack on the sums (K, G*H) that the first layer's directions look up by index (S, N): memory, state, tape."""
+        rnn, (S, N) = self.rnn, index.shape
+        lookups = [Lookup(table, index) for table in sums]
+        no_x, states = np.empty((S, N, 0), self.dtype), rnn._states("state", None, N, False)
+        y, ends, stages, masks = rnn._stack(form, no_x, states, lengths, rng, lookups)
+        memory, state = rnn._result(y, ends, False)
+        return memory, self._joined(state), LayerTape(rnn._identity, stages, masks, (S, N, rnn.hidden_size), False)
+
+    def _run(self, tokens, lengths, rng):
+        tokens, lengths = self._checked(tokens, lengths)
+        source, inputs = embedded(self.embedding, tokens), self._inputs()
+        sums = [sums_of(source.rows, *given) for given in inputs]
+        memory, state, tape = self._through(self.rnn._prepare(looked_up=True), sums, source.index, lengths, rng)
+        return (memory, state), EncoderTape(source, [w for w, _ in inputs], tape)
+
     def __call__(self, tokens, lengths=None):
         """Memory and state, nothing kept. tokens (S, N); lengths (N,), of each row."""
-        tokens, lengths = self._checked(tokens, lengths)
-        memory, state = self.rnn(self.embedding(tokens), lengths=lengths)
-        return memory, self._joined(state)
+        return self._run(tokens, lengths, None)[0]
 
     def forward(self, tokens, lengths=None, rng=None):
         """(memory, state), tape."""
-        tokens, lengths = self._checked(tokens, lengths)
-        (memory, state), tape = self.rnn.forward(self.embedding(tokens), lengths=lengths, rng=rng)
-        return (memory, self._joined(state)), EncoderTape(tokens.copy(), tape)
+        return self._run(tokens, lengths, self.rnn._rng if rng is None else np.random.default_rng(rng))
 
     def backward(self, tape, d_memory=None, d_state=None):
         """Gradients of a scalar: an object with x (S, N, E), of the embedded tokens, and params."""
@@ -104,13 +130,37 @@ class Encoder(Parameterised):
             d_state = tuple(None if d is None else self._apart(d) for d in d_state)
             d_state = d_state if REGISTRY[self.rnn._cell].memory else d_state[0]
         g = self.rnn.backward(tape.layers, d_memory, d_state)
+        first = list(zip(g.first, tape.inputs, strict=True))
+        of_inputs, d_table = tape.source.backward(self.embedding, first)
         found = {f"rnn.{name}": value for name, value in g.params.items()}
-        found["embedding.weight"] = self.embedding.backward(tape.tokens, g.x)["weight"]
-        return EncoderGradients(g.x, found)
+        for d, of_input in enumerate(of_inputs):
+            w_ih, _, *b_ih = self.rnn._keys(0, d)[:3]
+            found |= {f"rnn.{name}": value for name, value in zip((w_ih, *b_ih), of_input, strict=False)}
+        found["embedding.weight"] = d_table
+        return EncoderGradients(found, lambda: sum(_rows_gradient(of_layer.sums(), w) for of_layer, w in first))
 
     def _apart(self, d: Array) -> Array:
         L, N, _ = d.shape
         return np.ascontiguousarray(d.reshape(L, N, self.directions, -1).swapaxes(1, 2).reshape(L * self.directions, N, -1))
+
+
+def _rows_gradient(d_sums: Array, w: Array) -> Array:
+    """d_sums (S, N, G*H) W, (S, N, E)."""
+    S, N, _ = d_sums.shape
+    return operations().input_gradient(np.ascontiguousarray(d_sums).reshape(S * N, -1), w).reshape(S, N, -1)
+
+
+class FrozenEncoder:
+    """An encoder for inference: the weights as they are now, packed once, and the sums of every token, computed once."""
+
+    def __init__(self, encoder: Encoder):
+        """encoder : one of this object's own"""
+        self._encoder, self._form = encoder, encoder.rnn._prepare(looked_up=True)
+        self._sums = [sums_of(encoder.embedding.table(), *given) for given in encoder._inputs()]
+
+    def __call__(self, tokens, lengths=None):
+        tokens, lengths = self._encoder._checked(tokens, lengths)
+        return self._encoder._through(self._form, self._sums, tokens, lengths, None)[:2]
 
 
 class Bridge(Parameterised):

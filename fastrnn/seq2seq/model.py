@@ -16,7 +16,7 @@ from fastrnn.backend import operations
 from fastrnn.contract import Array
 from fastrnn.parameters import Joined, Parameterised
 from fastrnn.seq2seq.decoder import Decoder
-from fastrnn.seq2seq.encoder import Bridge, Encoder
+from fastrnn.seq2seq.encoder import Bridge, Encoder, EncoderGradients, FrozenEncoder
 from fastrnn.seq2seq.parts import as_tokens, rows_of, until
 from fastrnn.seq2seq.search import Decoding, Search
 from fastrnn.seq2seq.steps import Snapshot
@@ -30,8 +30,13 @@ class Seq2SeqTape:
 
 @dataclass(frozen=True, eq=False)
 class Seq2SeqGradients:
-    x: Array  # (S, N, E), of the embedded source
     params: dict[str, Array]
+    of_encoder: EncoderGradients
+
+    @property
+    def x(self) -> Array:
+        """(S, N, E), of the embedded source; computed when it is asked for."""
+        return self.of_encoder.x
 
 
 def cross_entropy(logits: Array, labels: Array, counted: Array, smoothing: float) -> tuple[float, Array]:
@@ -155,7 +160,7 @@ class Seq2Seq(Search, Parameterised):
         if self._shared:
             params["encoder.embedding.weight"] += params["decoder.embedding.weight"]
         frozen = ("encoder.embedding.weight", "decoder.embedding.weight") if self.freeze_embeddings else ()
-        return Seq2SeqGradients(of_encoder.x, {n: params[n] for n in self.params if n in params and n not in frozen})
+        return Seq2SeqGradients({n: params[n] for n in self.params if n in params and n not in frozen}, of_encoder)
 
     def freeze(self) -> "Frozen":
         """The model for decoding, on the weights as they are now, copied and packed once."""
@@ -185,8 +190,7 @@ class Frozen(Search):
         """model : one of this object's own"""
         self._model, self.decoder, self.dtype = model, model.decoder, model.dtype
         self.bos, self.eos, self.pad = model.bos, model.eos, model.pad
-        self._held, self._encoder = Snapshot(model.decoder, keep=False, project=True), copy.copy(model.encoder)
-        self._encoder.rnn = model.encoder.rnn.freeze()
+        self._held, self._encoder = Snapshot(model.decoder, keep=False, project=True), FrozenEncoder(model.encoder)
         self._kept: dict[tuple[int, ...], list[Decoding]] = {}  # that are not in use
 
     def _take(self, key):

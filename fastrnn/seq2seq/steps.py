@@ -2,7 +2,8 @@
 
     x_t = [E[token_t]; f_{t-1}]    y_t = layers(x_t)    a_t, m_t = attention(y_t)    f_t = tanh(W [m_t; y_t] + b)
 
-without f_{t-1} where there is no input feeding, and f_t = y_t without attention. Every array has a time axis.
+without f_{t-1} where there is no input feeding, and f_t = y_t without attention. The product of E[token_t] is looked up
+(embedded.py), so that `x` below is f_{t-1} alone. Every array has a time axis.
 """
 
 from types import SimpleNamespace
@@ -12,8 +13,9 @@ import numpy as np
 
 from fastrnn.backend import operations
 from fastrnn.cells import REGISTRY
-from fastrnn.contract import Array, Weights
-from fastrnn.seq2seq.parts import every, linear_of_rows
+from fastrnn.contract import Array, Lookup
+from fastrnn.seq2seq.embedded import Embedded, embedded, input_of, sums_of
+from fastrnn.seq2seq.parts import every
 
 
 class Snapshot:
@@ -21,70 +23,81 @@ class Snapshot:
 
     def __init__(self, decoder: Any, keep: bool, project: bool = False):
         """keep : whether the parameters may change before they are read again.
-        project : whether to multiply the embeddings with the first layer's weights, for all tokens once
+        project : whether to compute what the embeddings add to the first layer's gates, for all tokens once
         """
         work, rnn = operations(), decoder.rnn
         own = work.copied if keep else np.asarray
         self.cell = REGISTRY[rnn._cell]
-        self.layers = [rnn._weights(k, 0) for k in range(rnn.num_layers)]
+        first, *others = [rnn._weights(k, 0) for k in range(rnn.num_layers)]
+        self.input = input_of(first, decoder.embedding.size)
+        self.layers = [first.without(decoder.embedding.size), *others]
         self.table = decoder.embedding.table()  # which backward does not read
         self.attention = {k: own(v) for k, v in decoder.attention.arrays().items()} if decoder.attention else {}
         self.combine = None if decoder.combine is None else tuple(map(own, decoder.combine.arrays()))
         self.output = tuple(map(own, decoder.output.arrays()))
         self.cells = [work.pack_cell(self.cell, w.map(own)) for w in self.layers]
-        self.sums = self._project(decoder.embedding.size) if project else None
+        self.sums = sums_of(self.table, *self.input) if project else None
         self.packed_combine = None if self.combine is None else work.pack(*self.combine)
         self.packed_output = work.pack(*self.output)
-
-    def _project(self, E: int) -> Array:
-        """What each token's embedding adds to the gates of the first layer, whose weights are left with the rest of x."""
-        work, first = operations(), self.layers[0]
-        sums = np.empty((1, len(self.table), len(first.w_ih)), self.table.dtype)
-        linear_of_rows(self.table[None], work.pack(np.ascontiguousarray(first.w_ih[:, :E]), first.b_ih), sums)
-        rest = Weights(np.ascontiguousarray(first.w_ih[:, E:]), first.w_hh, None, first.b_hh)
-        self.cells[0] = work.pack_cell(self.cell, rest)
-        return work.pack_sums(self.cell, sums[0])
 
 
 class Steps:
     """T steps of R rows, laid out: `operations` to be run, and the arrays between them.
 
     keep : whether backward will follow: every step has memory of its own then
-    tokens : (T, R), may be written while the steps run; parents : (T, R) the row that each row continues, or None
+    tokens : (T, R); known : whether they are what they will be, or are written while the steps run
+    parents : (T, R) the row that each row continues, or None
     """
 
-    def __init__(self, decoder, snapshot, tokens, held, *, keep, parents=None):
-        work, dtype = operations(), decoder.dtype
+    def __init__(self, decoder, snapshot, tokens, held, *, keep, known=False, parents=None):
+        work = operations()
         self.decoder, self.snapshot, self.held, self.keep = decoder, snapshot, held, keep
-        self.T, self.R = T, R = tokens.shape
-        E, H, M, F = decoder.embedding.size, decoder.rnn.hidden_size, decoder.memory_size, decoder.feature_size
-
-        def room(size: int, more: int = 0) -> Array:
-            return work.empty((T + more, R, size), dtype) if keep else every(np.zeros((R, size), dtype), T + more)
-
-        feeding, sums = decoder.input_feeding, snapshot.sums
-        E = E if sums is None else 0
-        self.x = room(E + (F if feeding else 0), 1)
-        self.joined = room(M + H) if decoder.attention else None
-        # features of step t are read in step t + 1: in place, or where rows change places by way of a copy
-        features = self.x[1:, :, E:] if feeding and parents is None else room(F)
-        ys = [room(H) for _ in range(decoder.rnn.num_layers - 1)]
+        self.T, self.R = tokens.shape
+        H, M, F, feeding = decoder.rnn.hidden_size, decoder.memory_size, decoder.feature_size, decoder.input_feeding
+        # features of step t are read in step t + 1
+        self.x = self._room(F if feeding else 0, 1)
+        self.joined = self._room(M + H) if decoder.attention else None
+        # a cell must not write what its other units are still to read: without attention, y goes by way of a copy
+        copied = feeding and not keep and self.joined is None
+        features = self.x[1:] if feeding and not copied else self._room(F)
+        ys = [self._room(H) for _ in range(decoder.rnn.num_layers - 1)]
         ys.append(features if self.joined is None else self.joined[:, :, M:])
         self.ys, self.features = ys, features
 
-        bias = None if sums is None else room(sums.shape[1])
-        into = self.x[:T, :, :E] if bias is None else bias
-        self.operations = [work.gather(snapshot.table if sums is None else sums, tokens, into)]
-        if feeding and parents is not None:
-            self.operations.append(work.gather(self.features[0], parents, self.x[:T, :, E:]))
-        self.cells, below = [], self.x[:T]
+        self.operations: list[Any] = []
+        lookup = self._looked_up(tokens, known)
+        if copied:
+            self.operations.append(work.gather(features[0], parents, self.x[: self.T]))
+        self.cells, below = [], self.x[: self.T]
         for k, y in enumerate(ys):
-            self.cells.append(work.Cells(snapshot.cell, snapshot.cells[k], below, y, keep, parents, None if k else bias))
+            more = {} if k else {"lookup": lookup, "fed_back": feeding and not copied}
+            self.cells.append(work.Cells(snapshot.cell, snapshot.cells[k], below, y, keep, parents, **more))
             self.operations += self.cells[-1].operations
             below = y
         if self.joined is not None:
             self.operations += decoder.attention.steps(snapshot.attention, held, ys[-1], self.joined[:, :, :M])
             self.operations.append(work.linear(self.joined, snapshot.packed_combine, self.features, "tanh"))
+
+    def _room(self, size: int, more: int = 0) -> Array:
+        if self.keep:
+            return operations().empty((self.T + more, self.R, size), self.decoder.dtype)
+        return every(np.zeros((self.R, size), self.decoder.dtype), self.T + more)
+
+    def _looked_up(self, tokens: Array, known: bool) -> Lookup:
+        """What the tokens add to the first layer's gates; where they are not known yet, the steps find that themselves."""
+        work, snapshot, (T, R) = operations(), self.snapshot, tokens.shape
+        if snapshot.sums is not None:
+            return Lookup(snapshot.sums, tokens)
+        if known:
+            self.source = embedded(self.decoder.embedding, tokens)
+            return Lookup(sums_of(self.source.rows, *snapshot.input), self.source.index)
+        w, b = snapshot.input
+        rows, sums = self._room(w.shape[1]), self._room(len(w))
+        self.operations += [work.gather(snapshot.table, tokens, rows), work.linear(rows, work.pack(w, b), sums)]
+        if not self.keep:
+            return Lookup(sums[0], every(np.arange(R), T))
+        self.source = Embedded(rows.reshape(T * R, -1), tokens.reshape(-1), np.arange(T * R).reshape(T, R))
+        return Lookup(sums.reshape(T * R, -1), self.source.index)
 
     def start(self, state: tuple[Array, ...]) -> None:
         """Put the state (h,) or (h, c), each (L, R, H), before the first step, whose features before it are zero."""
@@ -103,9 +116,9 @@ class Steps:
         return 2.0 * self.R * (weights + memory)
 
     def backward(self, d_features: Array, d_weights: Array | None = None) -> SimpleNamespace:
-        """params, state, memory, x: gradients from those of the features, (T + 1, R, F) with an unused entry in front."""
+        """params, state, memory: gradients from those of the features, (T + 1, R, F) with an unused entry in front."""
         work, decoder, snapshot = operations(), self.decoder, self.snapshot
-        E, M, T = decoder.embedding.size, decoder.memory_size, self.T
+        M, T = decoder.memory_size, self.T
         tapes = [cells.finish() for cells in self.cells]
         program: list[Any] = []
         dy: Any = d_features[1:]
@@ -126,12 +139,14 @@ class Steps:
             loops.insert(0, loop)
             dy = below
         work.run(program, range(T - 1, -1, -1), rows=self.R, flops=2 * self.flops)
-        return self._gathered([loop.finish() for loop in loops], d, d_pre, E)
+        return self._gathered([loop.finish() for loop in loops], d, d_pre)
 
-    def _gathered(self, of_layers, d, d_pre, E):
-        decoder, params = self.decoder, {}
+    def _gathered(self, of_layers, d, d_pre):
+        decoder, first = self.decoder, of_layers[0]
+        ((dw, db),), d_table = self.source.backward(decoder.embedding, [(first, self.snapshot.input[0])])
+        params = {"embedding.weight": d_table}
         for k, g in enumerate(of_layers):
-            found = (g.w_ih, g.w_hh, g.b_ih, g.b_hh)
+            found = (g.w_ih, g.w_hh, g.b_ih, g.b_hh) if k else (np.concatenate([dw, g.w_ih], 1), g.w_hh, db, g.b_hh)
             params |= {f"rnn.{key}": value for key, value in zip(decoder.rnn._keys(k, 0), found, strict=False)}
         memory = None
         if d is not None:
@@ -143,4 +158,4 @@ class Steps:
         starts = [np.stack([g.h0 for g in of_layers])]
         if self.snapshot.cell.memory:
             starts.append(np.stack([g.c0 for g in of_layers]))
-        return SimpleNamespace(params=params, state=tuple(starts), memory=memory, x=of_layers[0].x[:, :, :E])
+        return SimpleNamespace(params=params, state=tuple(starts), memory=memory)
