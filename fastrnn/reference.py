@@ -50,7 +50,8 @@ class Forward:
         H = weights.w_hh.shape[1]
         table = None if lookup is None else lookup.table
         dtype = np.result_type(x, *(w for w in (*weights, h0, c0, table) if w is not None))
-        self.cell, self.weights, self.x, self.keep, self.reverse, self.parents = cell, weights, x, keep, reverse, parents
+        self.cell, self.x, self.keep, self.reverse, self.parents = cell, x, keep, reverse, parents
+        self.weights = weights.map(np.copy) if keep else weights  # the tape's
         self.lookup, self.fed_back = lookup, fed_back
         self.lengths = np.full(N, T) if lengths is None else lengths
         self.h = np.zeros((N, H), dtype) if h0 is None else h0.astype(dtype)
@@ -83,7 +84,7 @@ class Forward:
     def finish(self):
         """y, the states at the rows' ends, the tape."""
         looked_up = None if self.lookup is None else (np.array(self.lookup.tokens), len(self.lookup.table))
-        tape = Tape(self.weights.map(np.copy), self.x.shape, self.steps, looked_up) if self.keep else None
+        tape = Tape(self.weights, self.x.shape, self.steps, looked_up) if self.keep else None
         return self.y, self.h, self.c if self.cell.memory else None, tape
 
 

@@ -18,13 +18,16 @@ def test_pieces_start_on_cache_lines_and_do_not_overlap():
 def test_memory_comes_back_when_the_last_view_is_gone(monkeypatch):
     pool = memory._Pool()
     monkeypatch.setattr(memory, "_POOL", pool)
-    size, kept = pool.LEAST, 0
+    size = pool.LEAST
     view = memory.empty((size,), "float32")[3:5]
     gc.collect()
-    assert len(pool._free) == kept
+    assert not pool._free
     del view
     gc.collect()
-    assert len(pool._free) == kept + 1
+    [(size, [_])] = pool._free.items()
+    assert 4 * pool.LEAST < size < 5 * pool.LEAST
+    again = memory.empty((pool.LEAST,), "float32")
+    assert pool._kept == 0 and again.size == pool.LEAST
 
 
 def test_the_pool_is_bounded(monkeypatch):
@@ -33,4 +36,4 @@ def test_the_pool_is_bounded(monkeypatch):
     lent = [pool.take(pool.LEAST) for _ in range(5)]
     del lent
     gc.collect()
-    assert sum(raw.size for raw in pool._free) <= 3 * pool.LEAST
+    assert pool._kept == sum(size * len(free) for size, free in pool._free.items()) <= 3 * pool.LEAST

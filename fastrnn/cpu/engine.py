@@ -104,18 +104,25 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
     )  # fmt: skip
     work.run()
     h_n, c_n = rows.unsort(ends[0], H), rows.unsort(ends[1], H) if cell.memory else None
-    tape = keep_tape(work, prepared.weights, rows, states, x, lookup) if keep else None
+    tape = None
+    if keep:
+        keep_weights(work, prepared.weights, states)
+        tape = keep_tape(prepared.weights, rows, states, x, lookup)
     plan.give(work)
     return y, h_n, c_n, tape
 
 
-def keep_tape(work, weights, rows, block, x, lookup=None):
-    """The tape of a call whose states and gates are in `block`: what the caller may change is copied."""
+def keep_weights(work, weights, block):
+    """Copy the weights to the tape's block, as they are now."""
+    block["w_ih"][...] = weights.w_ih
+    work.pack.set(w=weights.w_hh.ctypes.data, out=block.at("panels"))
+    launch(work.pack.address, work.pack.words, packers(weights.w_hh.size))
+
+
+def keep_tape(weights, rows, block, x, lookup=None):
+    """The tape of a call whose states, gates and weights are in `block`: what the caller may change is copied."""
     w_ih, w_hh, b_ih, b_hh = weights
     rows.gather(x, block["x"])
-    block["w_ih"][...] = w_ih
-    work.pack.set(w=w_hh.ctypes.data, out=block.at("panels"))
-    launch(work.pack.address, work.pack.words, packers(w_hh.size))
     looked_up = None
     if lookup is not None:
         tokens = np.empty((rows.total, 1), np.intp)

@@ -2,7 +2,6 @@
 
 import ctypes
 import threading
-import weakref
 from math import prod
 from typing import Any
 
@@ -23,6 +22,10 @@ def name_of(array: Array) -> str:
     return _NAMES[array.dtype]
 
 
+def name_of_dtype(dtype: Any) -> str:
+    return _NAMES[np.dtype(dtype)]
+
+
 def spread(n: int, dtype: str) -> int:
     """n numbers rounded up to an odd number of cache lines: rows a power of two apart fall into few sets of the caches."""
     lines = -(-n * ITEMSIZE[dtype] // LINE)
@@ -32,33 +35,60 @@ def spread(n: int, dtype: str) -> int:
 class _Lent(np.ndarray):
     """Memory on loan: when the last array that lives in it is gone, it goes back to the pool."""
 
+    _loan: Any = None  # whose, and of what; arrays made of it by slicing have nothing to give back
+
+    def __del__(self) -> None:
+        if self._loan is not None:
+            pool, whole = self._loan
+            pool.give(whole)
+
 
 class _Pool:
-    """Large buffers that are used again: fresh ones cost a page fault every 4 KiB, up to a sixth of a training step."""
+    """Large buffers that are used again: fresh ones cost a page fault every 4 KiB, up to a sixth of a training step.
+
+    They come in sizes an eighth of a power of two apart, so that finding one takes no search.
+    """
 
     LEAST, MOST = 1 << 17, 1 << 29  # bytes of a buffer that is kept; bytes kept in all
 
     def __init__(self) -> None:
-        self._free: list[Array] = []
+        self._free: dict[int, list[Any]] = {}  # by size, that of the last one given back behind the others
+        self._kept = 0
         self._lock = threading.RLock()  # a garbage collection inside may give back
 
     def take(self, size: int) -> Array:
         if size < self.LEAST:
             return np.empty(size, np.uint8)
+        step = 1 << (size.bit_length() - 4)
+        size = -(-size // step) * step
         with self._lock:
-            fit = [k for k, raw in enumerate(self._free) if size <= raw.size <= size + size // 4]
-            raw: Any = self._free.pop(fit[-1]) if fit else np.empty(size, np.uint8)
-        # by way of a ctypes array: NumPy would make arrays refer to `raw` itself, past the loan
-        whole: Any = (ctypes.c_ubyte * raw.size).from_buffer(raw)
-        lent = np.ndarray.__new__(_Lent, raw.size, np.uint8, whole)
-        weakref.finalize(lent, self._give, raw).atexit = False
+            free = self._free.get(size)
+            # by way of a ctypes array: NumPy would make arrays refer to the buffer itself, past the loan
+            if free:
+                whole = free.pop()
+                self._kept -= size
+            else:
+                fresh: Any = np.empty(size, np.uint8)
+                whole = (ctypes.c_ubyte * size).from_buffer(fresh)
+        lent = np.ndarray.__new__(_Lent, size, np.uint8, whole)
+        lent._loan = self, whole
         return lent
 
-    def _give(self, raw: Array) -> None:
+    def give(self, whole: Any) -> None:
+        # made before the table is touched: a garbage collection may come here again for every new list
+        size, none = len(whole), list[Any]()
         with self._lock:
-            self._free.append(raw)
-            while sum(kept.size for kept in self._free) > self.MOST:
-                self._free.pop(0)
+            free: list[Any] = self._free.pop(size, none)
+            free.append(whole)
+            self._free[size] = free
+            self._kept += size
+            while self._kept > self.MOST:
+                oldest = next(iter(self._free))
+                if self._free[oldest]:
+                    self._free[oldest].pop(0)
+                    self._kept -= oldest
+                else:
+                    del self._free[oldest]
 
 
 _POOL = _Pool()

@@ -11,7 +11,17 @@ from fastrnn.contract import Array, Weights
 from fastrnn.cpu import attention, dense, engine, gemm, memory, program
 from fastrnn.cpu.kernel import Fields, Task
 from fastrnn.cpu.memory import Block, Layout, name_of
-from fastrnn.cpu.plan import CALL_FLOPS, Backward, Forward, Product, Shape, Team, depth_of_columns, kernel, worth
+from fastrnn.cpu.plan import (
+    CALL_FLOPS,
+    Backward,
+    Forward,
+    Shape,
+    Team,
+    depth_of_columns,
+    kernel,
+    product_plan,
+    worth,
+)  # fmt: skip
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.shares import JOINED
 from fastrnn.cpu.sync import CONTROL_WORDS
@@ -88,7 +98,7 @@ def _share(task: Task, words: Array, rows: int, together: int, team: Team) -> No
 
 
 def empty(shape, dtype):
-    return memory.empty(shape, np.dtype(dtype).name)
+    return memory.empty(shape, memory.name_of_dtype(dtype))
 
 
 def copied(array):
@@ -154,32 +164,29 @@ def linear(x, weight, out, activation="none", add=False):
 
 def weight_gradients(dy, x):
     (M, O), I, dtype = dy.shape, x.shape[1], name_of(dy)
-    dw, db = empty((O, I), dtype), np.zeros(O, dtype)
+    dw, db = memory.empty((O, I), dtype), np.zeros(O, dtype)
     if not M:
         dw[...] = 0
-    product = Product(dtype, (O, I, M), (1, _step(dy, 0), _step(x, 0)), max(1, min(M, 128)), Team(get_num_threads(), False), chunk=32)
-    _multiply(product, dy, x, dw, db)
+    _multiply(dy, x, dw, (1, _step(dy, 0), _step(x, 0)), max(1, min(M, 128)), db)
     return dw, db
 
 
 def input_gradient(dy, w):
     w = np.ascontiguousarray(w)
-    (M, O), I, dtype = dy.shape, w.shape[1], name_of(dy)
-    dx = empty((M, I), dtype)
-    _multiply(Product(dtype, (M, I, O), (_step(dy, 0), 1, I), depth_of_columns(I), Team(get_num_threads(), False)), dy, w, dx)
+    I = w.shape[1]
+    dx = memory.empty((len(dy), I), name_of(dy))
+    _multiply(dy, w, dx, (_step(dy, 0), 1, I), depth_of_columns(I))
     return dx
 
 
-def _multiply(product: Product, a: Array, b: Array, c: Array, sums: Array | None = None) -> None:
-    dtype, team = name_of(a), product.team
-    scratch = Block(Layout({
-        "work": ((team * product.work_size,), dtype), "offsets": ((team * 8,), "intp"),
-        "zero": ((4 * padded(1, dtype),), dtype),
-    }))  # fmt: skip
-    scratch["zero"][...] = 0
-    product.a = a.ctypes.data
-    product.task.set(**{piece: scratch.at(piece) for piece in ("zero", "work", "offsets")})
-    product.run(b.ctypes.data, c.ctypes.data, 0 if sums is None else sums.ctypes.data)
+def _multiply(a: Array, b: Array, c: Array, steps: tuple[int, int, int], depth: int, sums: Array | None = None) -> None:
+    """c = A b; steps : of A and b, see Product; sums : where those of A's rows go."""
+    K = b.shape[0]
+    plan = product_plan(name_of(a), (*c.shape, K), steps, depth, 0 if sums is None else 32, get_num_threads())
+    work = plan.take()
+    work.product.a = a.ctypes.data
+    work.product.run(b.ctypes.data, c.ctypes.data, 0 if sums is None else sums.ctypes.data)
+    plan.give(work)
 
 
 def slope(dy, y, out):
@@ -273,6 +280,8 @@ class Cells:
         self._work = work = Forward(shape, keep, Team(get_num_threads(), False))
         states = Block(work.tape) if keep else work.block
         engine.connect(work, prepared, rows, states, lookup)
+        if keep:
+            engine.keep_weights(work, prepared.weights, states)
         words = {"x": x.ctypes.data, "y": y.ctypes.data}
         for name, array in (("x", x), ("y", y)):
             words |= {f"{name}_t": _step(array, 0), f"{name}_n": _step(array)}
@@ -291,7 +300,7 @@ class Cells:
 
     def finish(self):
         prepared, rows, states, x, lookup = self._kept
-        return engine.keep_tape(self._work, prepared.weights, rows, states, x, lookup)
+        return engine.keep_tape(prepared.weights, rows, states, x, lookup)
 
 
 class CellsBackward:

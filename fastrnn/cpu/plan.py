@@ -90,7 +90,7 @@ def worth(flops: float, steps: int, rows: int, units: bool = False) -> Team:
     return Team(1, False)
 
 
-W = TypeVar("W", "Forward", "Backward")
+W = TypeVar("W", "Forward", "Backward", "Alone")
 
 
 class Plan(Generic[W]):
@@ -279,3 +279,25 @@ class Product:
         for m in range(0, self.M, self.rows):
             task.set(a=self.a + m * a_step, b=b, c=c + m * c_step, sums=sums + m * sums_step, M=min(self.rows, self.M - m))
             launch(task.address, task.words, self.team)
+
+
+class Alone:
+    """The work of a product that follows no loop."""
+
+    def __init__(self, dtype: str, shape: tuple[int, int, int], steps: tuple[int, int, int], depth: int, chunk: int):
+        # what it reads lies in the caches of every thread
+        self.product = product = Product(dtype, shape, steps, depth, Team(get_num_threads(), False), chunk)
+        self.block = block = Block(Layout({
+            "work": ((product.team * product.work_size,), dtype), "offsets": ((product.team * 8,), "intp"),
+            "zero": ((4 * lanes(dtype),), dtype),
+        }))  # fmt: skip
+        block["zero"][...] = 0
+        product.task.set(**{piece: block.at(piece) for piece in ("zero", "work", "offsets")})
+
+
+@lru_cache(64)
+def product_plan(
+    dtype: str, shape: tuple[int, int, int], steps: tuple[int, int, int], depth: int, chunk: int, threads: int
+) -> Plan[Alone]:
+    """The plan of a product; arguments as of Product."""
+    return Plan(lambda: Alone(dtype, shape, steps, depth, chunk))

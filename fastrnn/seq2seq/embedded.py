@@ -39,12 +39,13 @@ def embedded(embedding: Embedding, tokens: Array) -> Embedded:
     return Embedded(embedding.table()[different], different, np.ascontiguousarray(index.reshape(tokens.shape)))
 
 
-def input_of(weights: Weights, E: int) -> tuple[Array, Array | None]:
-    """Of a layer's weights, those of the first E inputs and the input's bias: copies."""
-    return operations().copied(weights.w_ih[:, :E]), None if weights.b_ih is None else weights.b_ih.copy()
+def input_of(weights: Weights, E: int) -> tuple[Array, Array]:
+    """Of a layer's weights, those of the first E inputs and the input's bias: views."""
+    assert weights.b_ih is not None
+    return weights.w_ih[:, :E], weights.b_ih
 
 
-def sums_of(rows: Array, w: Array, b: Array | None) -> Array:
+def sums_of(rows: Array, w: Array, b: Array) -> Array:
     """rows (K, E) -> W rows + b, (K, G*H)."""
     sums = operations().empty((1, len(rows), len(w)), rows.dtype)
     linear_of_rows(rows[None], operations().pack(w, b), sums)

@@ -94,8 +94,8 @@ class Encoder(Parameterised):
         D = self.directions
         return tuple(np.concatenate([p[d::D] for d in range(D)], -1) if D > 1 else p for p in parts)
 
-    def _inputs(self) -> list[tuple[Array, Array | None]]:
-        """W_ih and b_ih of the first layer's directions, copied."""
+    def _inputs(self) -> list[tuple[Array, Array]]:
+        """W_ih and b_ih of the first layer's directions."""
         return [input_of(self.rnn._weights(0, d), self.embedding.size) for d in range(self.directions)]
 
     def _through(self, form, sums, index, lengths, rng):
@@ -112,7 +112,8 @@ class Encoder(Parameterised):
         source, inputs = embedded(self.embedding, tokens), self._inputs()
         sums = [sums_of(source.rows, *given) for given in inputs]
         memory, state, tape = self._through(self.rnn._prepare(looked_up=True), sums, source.index, lengths, rng)
-        return (memory, state), EncoderTape(source, [w for w, _ in inputs], tape)
+        kept = [] if rng is None else [operations().copied(w) for w, _ in inputs]
+        return (memory, state), EncoderTape(source, kept, tape)
 
     def __call__(self, tokens, lengths=None):
         """Memory and state, nothing kept. tokens (S, N); lengths (N,), of each row."""
@@ -134,8 +135,8 @@ class Encoder(Parameterised):
         of_inputs, d_table = tape.source.backward(self.embedding, first)
         found = {f"rnn.{name}": value for name, value in g.params.items()}
         for d, of_input in enumerate(of_inputs):
-            w_ih, _, *b_ih = self.rnn._keys(0, d)[:3]
-            found |= {f"rnn.{name}": value for name, value in zip((w_ih, *b_ih), of_input, strict=False)}
+            w_ih, _, b_ih, _ = self.rnn._keys(0, d)
+            found |= {f"rnn.{w_ih}": of_input[0], f"rnn.{b_ih}": of_input[1]}
         found["embedding.weight"] = d_table
         return EncoderGradients(found, lambda: sum(_rows_gradient(of_layer.sums(), w) for of_layer, w in first))
 

@@ -29,15 +29,16 @@ class Snapshot:
         own = work.copied if keep else np.asarray
         self.cell = REGISTRY[rnn._cell]
         first, *others = [rnn._weights(k, 0) for k in range(rnn.num_layers)]
-        self.input = input_of(first, decoder.embedding.size)
+        self.input = tuple(map(own, input_of(first, decoder.embedding.size)))
         self.layers = [first.without(decoder.embedding.size), *others]
         self.table = decoder.embedding.table()  # which backward does not read
         self.attention = {k: own(v) for k, v in decoder.attention.arrays().items()} if decoder.attention else {}
-        self.combine = None if decoder.combine is None else tuple(map(own, decoder.combine.arrays()))
         self.output = tuple(map(own, decoder.output.arrays()))
-        self.cells = [work.pack_cell(self.cell, w.map(own)) for w in self.layers]
+        self.cells = [work.pack_cell(self.cell, w) for w in self.layers]
         self.sums = sums_of(self.table, *self.input) if project else None
-        self.packed_combine = None if self.combine is None else work.pack(*self.combine)
+        combine = () if decoder.combine is None else decoder.combine.arrays()
+        self.packed_combine = work.pack(*combine) if combine else None
+        self.back_combine = work.pack(combine[0], transposed=True) if combine and keep else None
         self.packed_output = work.pack(*self.output)
 
 
@@ -111,7 +112,7 @@ class Steps:
     def flops(self) -> float:
         """Of a step, roughly."""
         weights = sum(w.w_ih.size + w.w_hh.size for w in self.snapshot.layers)
-        weights += 0 if self.snapshot.combine is None else self.snapshot.combine[0].size
+        weights += 0 if self.joined is None else self.joined.shape[2] * self.features.shape[2]
         memory = 0 if self.held is None else self.held.keys[:, 0].size + self.held.values[:, 0].size
         return 2.0 * self.R * (weights + memory)
 
@@ -127,7 +128,7 @@ class Steps:
             d_pre, d_joined = (work.empty(a.shape, a.dtype) for a in (self.features, self.joined))
             dy = d_joined[:, :, M:]
             program.append(work.slope(d_features[1:], self.features, d_pre))
-            program.append(work.linear(d_pre, work.pack(snapshot.combine[0], None, transposed=True), d_joined))
+            program.append(work.linear(d_pre, snapshot.back_combine, d_joined))
             d, through = decoder.attention.steps_backward(snapshot.attention, self.held, d_joined[:, :, :M], d_weights, dy)
             program += through
         loops: list[Any] = []
