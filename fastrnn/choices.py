@@ -253,8 +253,9 @@ def beam(w, first, end):
                 w.tokens[(w.t + 1) * w.R + row] = v
                 kept += 1
         for row in range(i * w.B + kept, (i + 1) * w.B):
+            # nobody's: with the row that others continue, it costs no product of its own
             w.scores[row] = _NEVER
-            w.parents[(w.t + 1) * w.R + row] = row
+            w.parents[(w.t + 1) * w.R + row] = i * w.B
             w.tokens[(w.t + 1) * w.R + row] = w.pad
         if w.done[i] == 0 and settled(w, i):
             w.done[i] = 1

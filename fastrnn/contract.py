@@ -5,8 +5,9 @@
     forward (cell, prepared, x, h0, c0, lengths, reverse, keep)  -> y, h_n, c_n, tape (None unless keep)
     backward(cell, tape, dy, dh_n, dc_n)                         -> Gradients
     stream  (cell, prepared, N)                                  -> x, y, h, c: arrays; step(): x -> y, h, c
-    bound   (cell, prepared, T, N)                               -> the same of T steps from a zero state, run(), and
-                                                                    outgrown(): whether a new one could use more threads
+    bound   (cell, prepared, T, N, table)                        -> the same of T steps from a zero state, run(), and
+                                                                    outgrown(): whether a new one could use more threads;
+                                                                    with the table of a lookup, its tokens besides
 
 Arguments are checked before they get here: x (T, N, I) of any strides, h0 and c0 (N, H) or None, lengths (N,) int64 or
 None. `forward` also takes `y=`, a (T, N, H) view to write to, and `lookup=`, a Lookup. A tape says its `nbytes`.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn.cell import Cell
-from fastrnn.contract import Gradients, Weights
+from fastrnn.contract import Gradients, Lookup, Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +172,12 @@ def stream(cell, weights, N):
 
 
 class Bound:
-    """T steps of N rows from a zero state: `run` reads `x`, writes `y`, `h` and `c`."""
+    """T steps of N rows from a zero state: `run` reads `x` and `tokens`, writes `y`, `h` and `c`."""
 
-    def __init__(self, cell, weights, T, N):
+    def __init__(self, cell, weights, T, N, table=None):
         (H, I), dtype = (weights.w_hh.shape[1], weights.w_ih.shape[1]), weights.w_hh.dtype
-        self._cell, self._weights = cell, weights
+        self._cell, self._weights, self.tokens = cell, weights, np.zeros((T, N), int)
+        self._lookup = None if table is None else Lookup(table, self.tokens)
         self.x, self.y = np.zeros((T, N, I), dtype), np.zeros((T, N, H), dtype)
         self.h, self.c = np.zeros((N, H), dtype), np.zeros((N, H), dtype)
 
@@ -184,10 +185,10 @@ class Bound:
         return False
 
     def run(self):
-        _, h, c, _ = forward(self._cell, self._weights, self.x, y=self.y)
+        _, h, c, _ = forward(self._cell, self._weights, self.x, y=self.y, lookup=self._lookup)
         self.h[...] = h
         self.c[...] = h if c is None else c
 
 
-def bound(cell, weights, T, N):
-    return Bound(cell, weights, T, N)
+def bound(cell, weights, T, N, table=None):
+    return Bound(cell, weights, T, N, table)

@@ -28,6 +28,13 @@ def run(operations, steps, rows, together=1, flops=0.0, done=None):
             break
 
 
+class Program:
+    """Operations laid out for the steps of a range, to be run any number of times; arguments as of `run`."""
+
+    def __init__(self, *arguments, **options):
+        self.run = lambda: run(*arguments, **options)
+
+
 def empty(shape, dtype):
     """An array of no particular content."""
     return np.empty(shape, dtype)
@@ -67,13 +74,13 @@ def pack(w, b=None, transposed=False):
 
 
 def linear(x, weight, out, activation="none", add=False):
-    """out = f(x Wᵀ + b), or that added to it. x (T, N, I), out (T, N, O), not the same memory."""
+    """out = f(x Wᵀ + b), or f(out + x Wᵀ + b). x (T, N, I), out (T, N, O), not the same memory."""
     w, b = weight
 
     def step(t):
         y = x[t] @ w
-        y = ACTIVATIONS[activation](y if b is None else y + b)
-        out[t] = out[t] + y if add else y
+        y = y if b is None else y + b
+        out[t] = ACTIVATIONS[activation](out[t] + y if add else y)
 
     return step
 

@@ -12,7 +12,30 @@ from fastrnn.backend import backend
 from fastrnn.cells import REGISTRY
 
 _SMALL, _WORK = 1 << 16, 1 << 28  # of a short call: numbers in x, rows times weights
-_SHAPES = 16  # for which calls are kept
+
+
+class Spares:
+    """What calls need laid out, by the kind of call, to be used again: each by one call at a time."""
+
+    _KINDS = 16  # for which something is kept
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, list[Any]] = {}  # that are not in use
+
+    def take(self, kind: Any) -> Any:
+        """One of that kind, or None."""
+        try:
+            return self._kept[kind].pop()  # another thread's call has another one
+        except (KeyError, IndexError):
+            return None
+
+    def give(self, kind: Any, spare: Any) -> None:
+        kept = self._kept.get(kind)
+        if kept is None:
+            if len(self._kept) >= self._KINDS:
+                self._kept.clear()
+            kept = self._kept.setdefault(kind, [])
+        kept.append(spare)
 
 
 class ShortCalls:
@@ -32,31 +55,30 @@ class ShortCalls:
             and x.shape[0] * x.shape[1] * self.weights <= _WORK
         )  # fmt: skip
 
-    def run(self, kept: dict[tuple[int, ...], list[Any]], form: Any, x: Any) -> Any:
-        """y, state at the end. kept : shape of x -> calls on this form of the weights that are not in use."""
-        calls = kept.get(x.shape)
-        if calls is None:
-            if len(kept) >= _SHAPES:
-                kept.clear()
-            calls = kept[x.shape] = []
-        try:
-            call = calls.pop()  # another thread's call has another one
-        except IndexError:
-            call = None
+    def fit_tokens(self, tokens: Any, lengths: Any) -> bool:
+        """The same of tokens (T, N), whose sums are looked up."""
+        return self._plain and lengths is None and 0 < tokens.size <= _SMALL and tokens.size * self.weights <= _WORK
+
+    def run(self, spares: Spares, form: Any, x: Any, table: Any = None) -> Any:
+        """y, state at the end. spares : calls on this form of the weights, by the shape of x.
+
+        table : of a lookup, whose tokens are given instead of x
+        """
+        call = spares.take(x.shape)
         if call is None or call.outgrown():
-            call = backend().bound(self._cell, form[0][0], *x.shape[:2])
-        call.x[...] = x
+            call = backend().bound(self._cell, form[0][0], *x.shape[:2], table)
+        (call.x if table is None else call.tokens)[...] = x
         call.run()
         y, h = call.y.copy(), call.h[None].copy()
         state = (h, call.c[None].copy()) if self._cell.memory else h
-        calls.append(call)
+        spares.give(x.shape, call)
         return y, state
 
 
 class _Held(NamedTuple):
     form: Any  # the backend's, [layer][direction]
     arrays: list[Any]  # that it came from
-    kept: dict[tuple[int, ...], list[Any]]  # short calls on it
+    calls: Spares  # short ones on it
 
 
 class HeldWeights:
@@ -74,7 +96,7 @@ class HeldWeights:
     def short(self, x: Any) -> Any:
         """A call that fits."""
         held = self._take()
-        result = self._short.run(held.kept, held.form, x)
+        result = self._short.run(held.calls, held.form, x)
         self._give(held)
         return result
 
@@ -91,7 +113,7 @@ class HeldWeights:
         except IndexError:
             held = None
         if held is None or not self._refresh(held):
-            held = _Held(self._layer._prepare(), self._sources(), {})
+            held = _Held(self._layer._prepare(), self._sources(), Spares())
         return held
 
     def _give(self, held: _Held) -> None:
@@ -125,13 +147,12 @@ class Frozen:
     def __init__(self, layer: Any):
         """layer : a layer of this object's own"""
         self._layer, self._prepared = layer, layer._prepare()
-        self._short = ShortCalls(layer)
-        self._kept: dict[tuple[int, ...], list[Any]] = {}
+        self._short, self._calls = ShortCalls(layer), Spares()
 
     def __call__(self, x, state=None, *, lengths=None):
         """Inference: y, state at the end; arguments as of the layer's own call."""
         if self._short.fit(x, state, lengths):
-            return self._short.run(self._kept, self._prepared, x)
+            return self._short.run(self._calls, self._prepared, x)
         return self._layer._infer(self._prepared, x, state, lengths)
 
     def stream(self, batch_size: int = 1) -> "Stream":

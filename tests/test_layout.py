@@ -23,7 +23,7 @@ ALLOWED = {
     "functional": {"arrays", "backend", "cells", "contract"},
     "serving": {"arrays", "backend", "cells"},
     "layers": {"arrays", "backend", "cells", "contract", "functional", "parameters", "serving"},
-    "seq2seq": {"arrays", "backend", "cells", "choices", "contract", "layers", "parameters", "seq2seq"},
+    "seq2seq": {"arrays", "backend", "cells", "choices", "contract", "layers", "serving", "parameters", "seq2seq"},
     "bench": {"bench", "cells", "contract", "cpu", "reference"},
 }
 FRAMEWORKS = {"torch", "jax", "onnx", "onnxruntime", "keras"}

@@ -3,7 +3,10 @@
 `Bound` runs a short sequence from a zero state; `Stream` one time step after another. Both read `x` and write `y`.
 """
 
+import numpy as np
+
 from fastrnn.cell import Cell
+from fastrnn.contract import Array, Lookup
 from fastrnn.cpu.engine import Prepared, connect
 from fastrnn.cpu.memory import Block, Layout
 from fastrnn.cpu.plan import Shape, forward_plan
@@ -14,12 +17,17 @@ from fastrnn.cpu.threads import get_num_threads, launch
 class _Call:
     """The work of a call, taken for good, on an x (steps_of_x, N, I) and a y of its own."""
 
-    def __init__(self, cell: Cell, prepared: Prepared, rows: Rows, steps: int, x_t: int, y_t: int):
+    def __init__(
+        self, cell: Cell, prepared: Prepared, rows: Rows, steps: int, x_t: int, y_t: int, table: Array | None = None
+    ):
+        """table : of a lookup, whose tokens (steps_of_x, N) are the call's own as well"""
         N, I, H, dtype = len(rows), prepared.weights.w_ih.shape[1], prepared.weights.w_hh.shape[1], prepared.dtype
         shape = Shape(cell.name, dtype, N, I, H, steps, N * steps, False, False)
         self._work = work = forward_plan(shape, False, get_num_threads()).take()
         edges = Block(Layout({"x": ((steps, N, I), dtype), "y": ((steps, N, H), dtype)}))
-        connect(work, prepared, rows, work.block)
+        lookup = None if table is None else Lookup(table, np.zeros((steps, N), np.intp))
+        connect(work, prepared, rows, work.block, lookup)
+        self.tokens = None if lookup is None else lookup.tokens
         work.task.set(x=edges.at("x"), y=edges.at("y"), x_t=x_t, x_n=I, y_t=y_t, y_n=H, s0=0, s1=steps)
         self.x, self.y = edges["x"], edges["y"]
         # before even and odd steps, and at the end
@@ -28,7 +36,7 @@ class _Call:
         for array in (self.x, self.y, self._hs, self._cs):
             array[...] = 0
         self._H, self._team, self._address, self._threads = H, work.team, work.task.address, get_num_threads()
-        self._alive = (edges, rows, prepared)  # the words hold addresses only
+        self._alive = (edges, rows, prepared, lookup)  # the words hold addresses only
 
     def outgrown(self) -> bool:
         """Whether more threads are allowed now than when this was laid out."""
@@ -44,11 +52,11 @@ class _Call:
 
 
 class Bound(_Call):
-    """T steps of N rows from a zero state: `run` reads x (T, N, I), writes y (T, N, H), h and c (N, H)."""
+    """T steps of N rows from a zero state: `run` reads x (T, N, I) and tokens (T, N), writes y (T, N, H), h and c (N, H)."""
 
-    def __init__(self, cell: Cell, prepared: Prepared, T: int, N: int):
+    def __init__(self, cell: Cell, prepared: Prepared, T: int, N: int, table: Array | None = None):
         I, H = prepared.weights.w_ih.shape[1], prepared.weights.w_hh.shape[1]
-        super().__init__(cell, prepared, Rows.of(T, N, None, False), T, N * I, N * H)
+        super().__init__(cell, prepared, Rows.of(T, N, None, False), T, N * I, N * H, table)
         self._before = self._hs[0], self._cs[0]
         self.h, self.c = self._hs[2, :, :H], self._cs[2, :, :H]
         self._words = self._work.task.words

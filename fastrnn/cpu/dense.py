@@ -34,17 +34,17 @@ def finish_linear(w, L, i, count, unit, row, sums):
         out = shift(w.out, (i + r) * w.out_n)
         for v in range(0, row, L):
             y, left = load(sums, r * row + v), w.O - unit - v
+            if w.add:
+                y = add(load_part(out, unit + v, left), y)
             if w.activation == 1:
                 y = applied(static("tanh"), y)
             elif w.activation == 2:
                 y = applied(static("relu"), y)
-            if w.add:
-                y = add(load_part(out, unit + v, left), y)
             store_part(out, unit + v, 0, (y,), left)
 
 
 def build_linear(dtype, L, R, D, digest):
-    """out = f(x Wᵀ + b), or that added to it; W in panels, as pack_gates or pack_columns makes them."""
+    """out = f(x Wᵀ + b), or f(out + x Wᵀ + b); W in panels, as pack_gates or pack_columns makes them."""
 
     def linear(member, team, args):
         _ = digest

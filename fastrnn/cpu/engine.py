@@ -216,7 +216,7 @@ def stream(cell, prepared, N):
     return Stream(cell, prepared, N)
 
 
-def bound(cell, prepared, T, N):
+def bound(cell, prepared, T, N, table=None):
     from fastrnn.cpu.bound import Bound
 
-    return Bound(cell, prepared, T, N)
+    return Bound(cell, prepared, T, N, table)

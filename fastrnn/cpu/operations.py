@@ -12,7 +12,6 @@ from fastrnn.cpu import attention, dense, engine, gemm, memory, program
 from fastrnn.cpu.kernel import Fields, Task
 from fastrnn.cpu.memory import Block, Layout, name_of
 from fastrnn.cpu.plan import (
-    CALL_FLOPS,
     Backward,
     Forward,
     Shape,
@@ -20,21 +19,15 @@ from fastrnn.cpu.plan import (
     depth_of_columns,
     kernel,
     product_plan,
-    worth,
 )  # fmt: skip
 from fastrnn.cpu.rows import Rows
-from fastrnn.cpu.shares import JOINED
-from fastrnn.cpu.sync import CONTROL_WORDS
+from fastrnn.cpu.running import Operation, Program, run
 from fastrnn.cpu.target import padded, panel_vectors
 from fastrnn.cpu.threads import get_num_threads, launch
 
+__all__ = ["Program", "run"]  # besides what is defined here
+
 _CHUNK = 48  # rows that a linear map takes together: their sums stay in the first cache
-
-
-class Operation(NamedTuple):
-    task: Task
-    growth: dict[str, int]  # of words, from a step to the next
-    alive: Any  # what the words point to
 
 
 def _operation(
@@ -48,53 +41,6 @@ def _operation(
 def _step(array: Array, axis: int = 1) -> int:
     """Numbers from an entry of an axis to the next: by default, of rows (T, N, ...)."""
     return array.strides[axis] // array.itemsize
-
-
-def run(operations, steps, rows, together=1, flops=0.0, done=None):
-    count, groups = len(steps), rows // together
-    if not count or not groups:
-        return
-    team = worth(flops, count, groups, units=done is not None)
-    tables = _tables(operations, steps, rows, together, team)
-    control, done = np.zeros(CONTROL_WORDS, np.intp), np.zeros(groups, np.intp) if done is None else done
-    task = Task(
-        kernel("program", "", "float32"), program.PROGRAM, **{name: table.ctypes.data for name, table in tables.items()},
-        done=done.ctypes.data, control=control.ctypes.data, operations=len(operations), size=tables["growth"].size,
-        sentences=groups, by_units=team.by_units,
-    )  # fmt: skip
-    a_call = max(1, int(CALL_FLOPS / max(1.0, flops)))
-    for start in range(0, count, a_call):
-        task.set(steps=min(a_call, count - start))
-        control[:] = 0
-        launch(task.address, task.words, team.size)
-        if done.all():
-            break
-
-
-def _tables(operations: list[Operation], steps: range, rows: int, together: int, team: Team) -> dict[str, Array]:
-    """Of a program: the kernels, where the words of each start, the words of each member, what they grow by."""
-    size = sum(len(o.task.words) for o in operations)
-    words, growth = np.empty((team.size, size), np.intp), np.zeros(size, np.intp)
-    starts, at = np.empty(len(operations), np.intp), 0
-    for k, operation in enumerate(operations):
-        own = slice(at, at + len(operation.task.words))
-        for name, by in operation.growth.items():
-            growth[at + operation.task.place(name)] = by
-        words[:, own] = operation.task.words
-        _share(operation.task, words[:, own], rows, together, team)
-        starts[k], at = at, own.stop
-    words += growth * steps.start
-    growth *= steps.step
-    addresses = np.array([o.task.address for o in operations], np.intp)
-    return {"addresses": addresses, "starts": starts, "words": words, "growth": growth}
-
-
-def _share(task: Task, words: Array, rows: int, together: int, team: Team) -> None:
-    """Tell an operation how many rows there are, how many of them belong together, and what the team divides."""
-    if "by_units" in task:
-        words[:, task.place("by_units")] = JOINED if team.by_units else 0
-    if "together" in task:
-        words[:, task.place("together")], words[:, task.place("N")] = together, rows
 
 
 def empty(shape, dtype):

@@ -18,7 +18,7 @@ from fastrnn.arrays import as_array, as_dtype, as_flag, as_lengths, as_size, opt
 from fastrnn.backend import operations
 from fastrnn.contract import Array
 from fastrnn.parameters import Parameterised
-from fastrnn.seq2seq.parts import linear_of_rows
+from fastrnn.seq2seq.parts import map_of_rows
 
 KINDS = ("dot", "scaled_dot", "general", "additive", "concat")
 
@@ -98,25 +98,36 @@ class Attention(Parameterised):
 
     # --- what a decoder's steps are made of
 
-    def hold(self, arrays: dict[str, Array], S: int, N: int, together: int = 1) -> SimpleNamespace:
+    def hold(
+        self, arrays: dict[str, Array], S: int, N: int, together: int = 1, through: Array | None = None
+    ) -> SimpleNamespace:
         """Room for what every step reads: keys (S, N, K), values (S, N, M), lengths (N,), v, cover, scale.
 
         together : how many rows in a row share one of the N
+        through : a matrix (F, M), which each value goes through once, instead of the context in every step
         """
-        work, keyed = operations(), "w_m" in arrays
-        values = work.empty((S, N, self.memory_size), self.dtype)
+        work, maps = operations(), []
+        memory = work.empty((S, N, self.memory_size), self.dtype)
+
+        def mapped(w: Array | None) -> Array:
+            if w is None:
+                return memory
+            out = work.empty((S, N, len(w)), self.dtype)
+            maps.append(map_of_rows(memory, work.pack(w), out))
+            return out
+
         return SimpleNamespace(
-            keys=work.empty((S, N, len(arrays["w_m"])), self.dtype) if keyed else values, values=values,
-            packed=work.pack(arrays["w_m"]) if keyed else None, lengths=np.empty(N, np.intp), v=arrays.get("v"),
-            cover=arrays.get("coverage"), scale=self.query_size**-0.5 if self.kind == "scaled_dot" else 1.0,
-            coverage=None, parents=None, together=together,
+            memory=memory, keys=mapped(arrays.get("w_m")), values=mapped(through), maps=maps, lengths=np.empty(N, np.intp),
+            v=arrays.get("v"), cover=arrays.get("coverage"),
+            scale=self.query_size**-0.5 if self.kind == "scaled_dot" else 1.0, coverage=None, parents=None,
+            together=together,
         )  # fmt: skip
 
     def fill(self, held: SimpleNamespace, memory: Array, lengths: Array | None) -> None:
         """Put a memory (S, N, M), of which the rows have their own lengths, where the steps read it."""
-        held.values[...], held.lengths[...] = memory, len(memory) if lengths is None else lengths
-        if held.packed is not None:
-            linear_of_rows(held.values, held.packed, held.keys)
+        held.memory[...], held.lengths[...] = memory, len(memory) if lengths is None else lengths
+        for program in held.maps:
+            program.run()
 
     def steps(self, arrays: dict[str, Array], held: SimpleNamespace, query: Array, context: Array) -> list[Any]:
         """The operations from query (T, N, Q) to context (T, N, M) and `held.weights` (T, N, S)."""

@@ -15,6 +15,7 @@ from fastrnn.layers import GRU, LSTM, RNN, Layer, LayerTape
 from fastrnn.parameters import Joined, Parameterised
 from fastrnn.seq2seq.embedded import Embedded, embedded, input_of, sums_of
 from fastrnn.seq2seq.parts import Linear, as_tokens, embedding_of
+from fastrnn.serving import ShortCalls, Spares
 
 State = tuple[Array, ...]  # (h,) or (h, c), each (L, N, H)
 
@@ -158,9 +159,13 @@ class FrozenEncoder:
         """encoder : one of this object's own"""
         self._encoder, self._form = encoder, encoder.rnn._prepare(looked_up=True)
         self._sums = [sums_of(encoder.embedding.table(), *given) for given in encoder._inputs()]
+        self._short, self._calls = ShortCalls(encoder.rnn), Spares()
 
     def __call__(self, tokens, lengths=None):
         tokens, lengths = self._encoder._checked(tokens, lengths)
+        if self._short.fit_tokens(tokens, lengths):
+            memory, state = self._short.run(self._calls, self._form, tokens, self._sums[0])
+            return memory, self._encoder._joined(state)
         return self._encoder._through(self._form, self._sums, tokens, lengths, None)[:2]
 
 

@@ -20,6 +20,7 @@ from fastrnn.seq2seq.encoder import Bridge, Encoder, EncoderGradients, FrozenEnc
 from fastrnn.seq2seq.parts import as_tokens, rows_of, until
 from fastrnn.seq2seq.search import Decoding, Search
 from fastrnn.seq2seq.steps import Snapshot
+from fastrnn.serving import Spares
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,26 +185,23 @@ class Frozen(Search):
     """A model's weights, copied and packed once; it decodes as the model does, but for rounding: the products of the
     embeddings with the first layer's weights are computed beforehand. What short calls need is laid out once."""
 
-    _SMALL, _SHAPES = 1 << 12, 16  # rows times steps of a call for which this is kept; for how many kinds of calls
+    _SMALL = 1 << 12  # rows times steps of a call for which this is kept
 
     def __init__(self, model: Seq2Seq):
         """model : one of this object's own"""
         self._model, self.decoder, self.dtype = model, model.decoder, model.dtype
         self.bos, self.eos, self.pad = model.bos, model.eos, model.pad
         self._held, self._encoder = Snapshot(model.decoder, keep=False, project=True), FrozenEncoder(model.encoder)
-        self._kept: dict[tuple[int, ...], list[Decoding]] = {}  # that are not in use
+        self._spares = Spares()
 
     def _take(self, key):
-        # another thread's call has another one; more threads need more memory
-        spare = self._kept.get((operations().threads(), *key))
-        return spare.pop() if spare else Decoding(self, *key)
+        # more threads need more memory
+        return self._spares.take((operations().threads(), *key)) or Decoding(self, *key)
 
     def _give(self, key, decoding):
         N, B, T = key[1:4]
         if N * B * T <= self._SMALL:
-            if len(self._kept) >= self._SHAPES:
-                self._kept.clear()
-            self._kept.setdefault((operations().threads(), *key), []).append(decoding)
+            self._spares.give((operations().threads(), *key), decoding)
 
     def _snapshot(self):
         return self._held

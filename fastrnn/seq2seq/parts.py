@@ -129,10 +129,13 @@ class Linear(Parameterised):
         return dx.reshape(x.shape), {"weight": dw} | ({"bias": db} if self.bias else {})
 
 
+def map_of_rows(x: Array, weight: Any, out: Array, activation: str = "none") -> Any:
+    """A program: out = f(x Wᵀ + b) for every row of x (T, N, I) at once; the weight packed."""
+    work, flops = operations(), 2.0 * x.size * out.shape[-1]
+    step = work.linear(rows_of(x), weight, rows_of(out), activation)
+    return work.Program([step], range(1), rows=x.shape[0] * x.shape[1], flops=flops)
+
+
 def linear_of_rows(x: Array, weight: Any, out: Array, activation: str = "none") -> None:
-    """out = f(x Wᵀ + b) for every row of x (T, N, I) at once."""
-    work = operations()
-    flops = 2.0 * x.size * out.shape[-1]
-    work.run(
-        [work.linear(rows_of(x), weight, rows_of(out), activation)], range(1), rows=x.shape[0] * x.shape[1], flops=flops
-    )
+    """out = f(x Wᵀ + b) for every row of x (T, N, I), now."""
+    map_of_rows(x, weight, out, activation).run()

@@ -38,7 +38,7 @@ class Decoding:
         self.tokens, self.parents = np.empty((T + 1, R), np.intp), np.empty((T + 1, R), np.intp)
         self.held = held = None
         if decoder.attention is not None:
-            self.held = held = decoder.attention.hold(snapshot.attention, S, N, together=B)
+            self.held = held = decoder.attention.hold(snapshot.attention, S, N, B, snapshot.through)
             decoder.attention.track(held, T, R, always=covered)
             held.parents = self.parents[:-1]
         self.steps = Steps(decoder, snapshot, self.tokens[:-1], held, keep=False, parents=self.parents[:-1])
@@ -49,48 +49,59 @@ class Decoding:
             work.log_sum(self.logits, self.norm),
         ]  # fmt: skip
         self.flops = self.steps.flops + 2.0 * R * V * decoder.feature_size
-        self.done, self.words = np.zeros(N, np.intp), {}
+        self.done, no_prefix = np.zeros(N, np.intp), {"prefix": np.zeros(1, np.intp), "prefix_length": np.zeros(N, np.intp)}
+        self._plain = no_prefix | {"eos": model.eos, "pad": model.pad, "top_k": 0, "penalty": 0, "early": 0}
+        self.words = choice_words(
+            self.logits, self.tokens, self.parents, sentences=N, norm=self.norm, done=self.done, scores=np.zeros(R),
+            length=np.zeros(N, np.intp), history=np.zeros(R * T, np.intp), source_length=np.zeros(N, np.intp),
+        )  # fmt: skip
+        if held is not None and held.coverage is not None:
+            self.words |= {"coverage": held.coverage, "S": held.coverage.shape[2]}
+        self._laid_out: tuple[Any, Any] = None, None  # the words of the program that was run last, and that program
 
     def start(self, state, memory, lengths, min_length, ngram, prefix, banned) -> None:
         """What is decoded, and the rules."""
-        model, held, R, V = self.model, self.held, self.R, self.logits.shape[2]
+        model, held, words, V = self.model, self.held, self.words, self.logits.shape[2]
         if held is not None:
             model.decoder.attention.fill(held, memory, lengths)
-        self.steps.start(tuple(np.repeat(s, self.B, 1) for s in state))
-        self.tokens[...], self.tokens[0], self.parents[0], self.done[...] = model.pad, model.bos, np.arange(R), 0
-        self.words = choice_words(
-            self.logits, self.tokens, self.parents, sentences=self.N, norm=self.norm, eos=model.eos, pad=model.pad,
-            done=self.done, least=as_size("min_length", min_length, 0), ngram=as_size("ngram", ngram, 0),
-            scores=np.zeros(R), length=np.zeros(self.N, np.intp), history=np.zeros(R * self.T, np.intp),
-            source_length=lengths, **self._forced(prefix, V), **self._banned(banned, V),
-        )  # fmt: skip
-        if held is not None and held.coverage is not None:
-            held.coverage[0] = 0
-            self.words |= {"coverage": held.coverage, "S": held.coverage.shape[2]}
+            if held.coverage is not None:
+                held.coverage[0] = 0
+        self.steps.start(state if self.B == 1 else tuple(np.repeat(s, self.B, 1) for s in state))
+        self.tokens[...], self.tokens[0], self.done[...] = model.pad, model.bos, 0
+        self.parents[0] = np.arange(self.R) // self.B * self.B  # all rows of a sentence begin as one
+        # in their places, so that a program that was laid out for them still fits
+        words["scores"][...] = words["length"][...] = words["banned"][...] = 0
+        words["source_length"][...] = lengths
+        if np.size(banned):
+            words["banned"][as_tokens("banned", banned, V, ("tokens",))] = 1
+        words |= self._plain | {"least": as_size("min_length", min_length, 0), "ngram": as_size("ngram", ngram, 0)}
+        if prefix is not None:
+            prefix = as_tokens("prefix", prefix, V, ("P", self.N))
+            words |= {"prefix": prefix, "prefix_length": until(prefix, model.pad)}
 
-    def _forced(self, prefix: Any, V: int) -> dict[str, Array]:
-        """A prefix (P, N), rows of their own lengths ended by `pad`."""
-        if prefix is None:
-            return {}
-        prefix = as_tokens("prefix", prefix, V, ("P", self.N))
-        return {"prefix": prefix, "prefix_length": until(prefix, self.model.pad)}
-
-    @staticmethod
-    def _banned(banned: Any, V: int) -> dict[str, Array]:
-        table = np.zeros(V, np.intp)
-        table[as_tokens("banned", banned, V, ("tokens",))] = 1
-        return {"banned": table}
+    def room(self, name: str, shape: tuple[int, ...], value: float = 0, dtype: Any = np.float64) -> Array:
+        """An array for the words, of one value: that of the last search of this shape."""
+        array = self.words[name]
+        if array.shape != shape:
+            array = self.words[name] = np.empty(shape, dtype)
+        array[...] = value
+        return array
 
     def run(self, text: Any, **words: Any) -> None:
         """Take the steps, choosing by a function of choices.py; the words it reads besides."""
         self.words |= words
-        work = operations()
-        program = [*self.program, work.choose(text, self.words, self.N)]
-        work.run(program, range(self.T), rows=self.R, together=self.B, flops=self.flops, done=self.done)
+        now = text, {name: id(w) if isinstance(w, np.ndarray) else w for name, w in self.words.items()}
+        known, program = self._laid_out
+        if now != known:
+            work = operations()
+            steps = [*self.program, work.choose(text, self.words, self.N)]
+            program = work.Program(steps, range(self.T), rows=self.R, together=self.B, flops=self.flops, done=self.done)
+            self._laid_out = now, program
+        program.run()
 
     def one_each(self) -> Decoded:
         """The result of a search that keeps one hypothesis a sentence."""
-        length, scores = self.words["length"], self.words["scores"]
+        length, scores = self.words["length"].copy(), self.words["scores"].copy()
         T = int(length.max(initial=0))
         attention = None
         if self.held is not None:
@@ -169,16 +180,20 @@ class Search:
             raise ValueError(f"coverage_penalty: got {coverage_penalty!r} without attention, wanted 0")
         rules = max_length, min_length, ngram, prefix, banned
         with self._decoding(source, source_lengths, B, *rules, covered=coverage_penalty > 0) as decoding:
-            N, kept = decoding.N, ("final", "final_log_p")
-            scores = np.full((N, B), -np.inf)
-            scores[:, 0] = 0
-            tables = {name: np.zeros((N, F), np.intp) for name in ("final_row", "final_step", "final_token")}
-            tables |= {name: np.zeros((N, 2 * B), np.intp) for name in ("candidate_row", "candidate_token")}
-            decoding.run(
-                choices.beam, scores=scores.reshape(-1), F=F, early=int(as_flag("early_stop", early_stop)),
-                penalty=_PENALTIES[length_penalty], alpha=np.array([float(alpha)]), beta=np.array([float(coverage_penalty)]),
-                candidate=np.zeros((N, 2 * B)), count=np.zeros(N, np.intp), **tables, **{k: np.zeros((N, F)) for k in kept},
-            )  # fmt: skip
+            N, room = decoding.N, decoding.room
+            # all rows of a sentence are the same before the first step: one of them counts
+            room("scores", (N * B,), -np.inf)[::B] = 0
+            for name in ("final", "final_log_p"):
+                room(name, (N, F))
+            for name in ("final_row", "final_step", "final_token"):
+                room(name, (N, F), dtype=np.intp)
+            for name in ("candidate_row", "candidate_token"):
+                room(name, (N, 2 * B), dtype=np.intp)
+            room("candidate", (N, 2 * B))
+            room("count", (N,), dtype=np.intp)
+            room("alpha", (1,), alpha)
+            room("beta", (1,), coverage_penalty)
+            decoding.run(choices.beam, F=F, early=int(as_flag("early_stop", early_stop)), penalty=_PENALTIES[length_penalty])
             return decoding.several_each(F)
 
     @contextmanager

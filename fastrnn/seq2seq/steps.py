@@ -36,9 +36,15 @@ class Snapshot:
         self.output = tuple(map(own, decoder.output.arrays()))
         self.cells = [work.pack_cell(self.cell, w) for w in self.layers]
         self.sums = sums_of(self.table, *self.input) if project else None
-        combine = () if decoder.combine is None else decoder.combine.arrays()
-        self.packed_combine = work.pack(*combine) if combine else None
-        self.back_combine = work.pack(combine[0], transposed=True) if combine and keep else None
+        self.through = self.packed_combine = self.back_combine = None
+        if decoder.combine is not None:
+            w, b = decoder.combine.arrays()
+            if keep:
+                self.packed_combine, self.back_combine = work.pack(w, b), work.pack(w, transposed=True)
+            else:
+                # W [m; y] = W_m m + W_y y, and W_m m is the mean of the W_m h of the memory
+                self.through, w_y = w[:, : decoder.memory_size], w[:, decoder.memory_size :]
+                self.packed_combine = work.pack(w_y, b)
         self.packed_output = work.pack(*self.output)
 
 
@@ -57,12 +63,15 @@ class Steps:
         H, M, F, feeding = decoder.rnn.hidden_size, decoder.memory_size, decoder.feature_size, decoder.input_feeding
         # features of step t are read in step t + 1
         self.x = self._room(F if feeding else 0, 1)
-        self.joined = self._room(M + H) if decoder.attention else None
+        self.joined = self._room(M + H) if decoder.attention and keep else None
         # a cell must not write what its other units are still to read: without attention, y goes by way of a copy
-        copied = feeding and not keep and self.joined is None
+        copied = feeding and not keep and not decoder.attention
         features = self.x[1:] if feeding and not copied else self._room(F)
         ys = [self._room(H) for _ in range(decoder.rnn.num_layers - 1)]
-        ys.append(features if self.joined is None else self.joined[:, :, M:])
+        if self.joined is not None:
+            ys.append(self.joined[:, :, M:])
+        else:
+            ys.append(self._room(H) if decoder.attention else features)
         self.ys, self.features = ys, features
 
         self.operations: list[Any] = []
@@ -75,9 +84,11 @@ class Steps:
             self.cells.append(work.Cells(snapshot.cell, snapshot.cells[k], below, y, keep, parents, **more))
             self.operations += self.cells[-1].operations
             below = y
-        if self.joined is not None:
-            self.operations += decoder.attention.steps(snapshot.attention, held, ys[-1], self.joined[:, :, :M])
-            self.operations.append(work.linear(self.joined, snapshot.packed_combine, self.features, "tanh"))
+        if decoder.attention:
+            # without a tape, what the steps find is W_m m, in the features' place
+            context, given = (features, ys[-1]) if self.joined is None else (self.joined[:, :, :M], self.joined)
+            self.operations += decoder.attention.steps(snapshot.attention, held, ys[-1], context)
+            self.operations.append(work.linear(given, snapshot.packed_combine, features, "tanh", add=not keep))
 
     def _room(self, size: int, more: int = 0) -> Array:
         if self.keep:
@@ -112,7 +123,7 @@ class Steps:
     def flops(self) -> float:
         """Of a step, roughly."""
         weights = sum(w.w_ih.size + w.w_hh.size for w in self.snapshot.layers)
-        weights += 0 if self.joined is None else self.joined.shape[2] * self.features.shape[2]
+        weights += (self.ys[-1] if self.joined is None else self.joined).shape[2] * self.features.shape[2]
         memory = 0 if self.held is None else self.held.keys[:, 0].size + self.held.values[:, 0].size
         return 2.0 * self.R * (weights + memory)
 
