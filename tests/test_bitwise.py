@@ -13,8 +13,9 @@ CELLS = {
     "lstm": ("lstm", 4, {}),
 }
 DTYPES = {"f32": np.float32, "f64": np.float64}
-# T, N, I, H: one unit, odd sizes, a batch split by rows, a single row and a few rows split by units
-SIZES = [(4, 1, 3, 1), (9, 2, 6, 33), (7, 13, 5, 65), (5, 1, 3, 260), (4, 3, 7, 131)]
+# T, N, I, H: one unit, odd sizes, a batch split by rows, a single row and a few rows split by units; a single row that
+# takes its input's product along
+SIZES = [(4, 1, 3, 1), (9, 2, 6, 33), (7, 13, 5, 65), (5, 1, 3, 260), (4, 3, 7, 131), (41, 1, 97, 97)]
 STATEFUL = {"rnn": fr.RNN, "gru": fr.GRU, "lstm": fr.LSTM}
 
 cells = pytest.mark.parametrize("cell", CELLS)

@@ -20,6 +20,10 @@ SIZES = [
     (5, 2, 4, 16),
     (3, 8, 40, 64),
     (6, 1, 70, 300),
+    # the input's product beside that of a single row: windows of steps that grow, whole panels and one that is not
+    (3, 1, 100, 100),
+    (61, 1, 131, 131),
+    (140, 2, 97, 97),
 ]
 SIZE = pytest.mark.parametrize("size", SIZES, ids=lambda s: "T{}-N{}-I{}-H{}".format(*s))
 CELL = pytest.mark.parametrize("name", REGISTRY)

@@ -13,6 +13,7 @@ from numba.extending import register_jitable
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what cells call
 from fastrnn.cells import REGISTRY
+from fastrnn.cpu.ahead import NOTHING_AHEAD, along, look_ahead, next_window, one_done
 from fastrnn.cpu.cellcode import cell_backward, load_tape
 from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.panels import finish, input_panel, look_up, recurrent_panel, spread_branches
@@ -37,7 +38,7 @@ _TABLES = ("order", "length", "offsets", "control")
 FORWARD = Fields(
     ("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "saved", "work", "table"), (*_TABLES, "parents", "tokens"),
     ("s0", "s1", "N", "I", "H", "W", "x_t", "x_n", "y_t", "y_n", "tokens_t", "tokens_n", "ends", "reverse", "keep", "save",
-     "past", "by_units", "strided", "together", "fed_back", "looked_up", "capacity", "pre_size", "work_size"),
+     "past", "by_units", "strided", "together", "fed_back", "looked_up", "beside", "capacity", "pre_size", "work_size"),
 )  # fmt: skip
 BACKWARD = Fields(
     ("dy", "saved", "hs", "cs", "dx", "du", "dh", "dc", "w_hh", "zero"), _TABLES,
@@ -59,24 +60,36 @@ def input_product(cell, z, w, part, count, mine):
 
 
 @register_jitable
-def forward_row(cell, z, w, part, s, f, mine):
-    """A step of a single row, whose input's sums lie in row f: several panels at once, as long as there are whole ones."""
+def forward_row(cell, z, w, part, s, f, mine, ahead):
+    """A step of a single row, whose input's sums lie in row f: several panels at once, as long as there are whole ones.
+
+    ahead : the input's product of later steps (see ahead.py), which whole panels take along; what is left of it
+    """
     line, done = z.G * z.L, 0
     while done < part.end - part.first:
         panel, many = panels_in_turn(part, done, z.P, z.whole, s)
         v0 = panel * w.W
         width = min(w.W, z.V - v0)
+        beside = ahead.done < ahead.items and width == w.W
         for k0 in range(0, w.H, z.run):
-            product_of_row(
-                cell, static(1), many * width, shift(w.hs, mine.before[0] + k0), 0,
-                shift(w.w_hh, (v0 * w.H + k0 * width) * line), width * line, width * line * w.H, 0,
-                mine.sums if k0 > 0 else shift(w.b_hh, v0 * line), mine.sums, min(z.run, w.H - k0),
-            )  # fmt: skip
+            start = mine.sums if k0 > 0 else shift(w.b_hh, v0 * line)
+            weights, depth = shift(w.w_hh, (v0 * w.H + k0 * width) * line), min(z.run, w.H - k0)
+            before = shift(w.hs, mine.before[0] + k0)
+            if beside:
+                along(cell, z, w, part, ahead, mine, k0, many, before, weights, start, mine.sums, depth)
+            else:
+                product_of_row(
+                    cell, static(1), many * width, before, 0, weights, width * line, width * line * w.H, 0, start, mine.sums,
+                    depth,
+                )  # fmt: skip
+        if beside:
+            ahead = one_done(ahead)
         for j in range(many):
             at = j * width * line
             pre = shift(mine.pre, f * z.G * z.Hp + v0 * line + at)
             finish(cell, z, w, 0, 1, v0 + j * width, width, pre, 0, shift(mine.sums, at), mine)
         done += many
+    return ahead
 
 
 @register_jitable
@@ -120,21 +133,26 @@ def build_forward(name, dtype, G, K, L, R, P, D, near, digest):
             return
         mode = flush_denormals()
         mine = memory_of(w, part)
-        active, ahead, f, alone, turn = w.N, w.s0, 0, False, 0
+        active, until, f, alone, turn = w.N, w.s0, 0, False, 0
+        single = w.beside > 0 and share(part, active, w.strided, w.together)[2] == 1
+        ahead = look_ahead(z, w, part, w.s0, active, 0, mine, w.beside) if single else NOTHING_AHEAD
         base = rows_before(w, w.s0) if w.keep else w.s0 % 2 * w.N
         for s in range(w.s0, w.s1):
             active = still_active(active, s, w.length)
             first, by, count = share(part, active, w.strided, w.together)
-            if s == ahead:
-                filled, ahead = collect(w, part, s, active, mine)
-                alone = ahead == s + 1 and count > 1
+            if single and s == ahead.first:
+                f = ahead.row
+                ahead = next_window(cell, z, w, part, active, mine, ahead)
+            elif not single and s == until:
+                filled, until = collect(w, part, s, active, mine, w.capacity)
+                alone = until == s + 1 and count > 1
                 if not alone:
                     input_product(cell, z, w, part, filled, mine)
                 f = 0
             step = Step(s, base, base + active if w.keep else w.N - base, first, by, count)
             locate(w, z, step, mine)
             if count == 1:
-                forward_row(cell, z, w, part, s, f, mine)
+                ahead = forward_row(cell, z, w, part, s, f, mine, ahead)
             elif alone and w.together > 1:
                 forward_tiles(cell, z, w, part, turn, count, find_branches(w, count, mine), -1, mine)
                 turn += 1

@@ -15,7 +15,17 @@ from fastrnn.cpu import gemm, loops
 from fastrnn.cpu.kernel import Kernel, Task, compile_kernel, digest
 from fastrnn.cpu.memory import Block, Layout, Pieces, spread
 from fastrnn.cpu.sync import CONTROL_WORDS
-from fastrnn.cpu.target import ITEMSIZE, block_depth, lanes, near_numbers, padded, panel_vectors, panels_at_once, tile_rows
+from fastrnn.cpu.target import (
+    ITEMSIZE,
+    block_depth,
+    lanes,
+    near_numbers,
+    padded,
+    panel_vectors,
+    panels_at_once,
+    rows_beside,
+    tile_rows,
+)
 from fastrnn.cpu.threads import get_num_threads, launch
 
 _AHEAD_ROWS = 48  # rows of the input's product that are computed together
@@ -26,6 +36,7 @@ _TEAM_STEP_FLOPS = 1.2e5  # below, a barrier a step costs more than it saves
 _TEAM_ROWS_FLOPS = 2.5e4  # of a step; below, threads that divide the rows wait for the lines that these share
 _TEAM_TAPE_FLOPS = 1e5  # the same in training, where the tape goes from one thread's cache to another's as well
 _TEAM_PRODUCT_FLOPS = 1e8  # of a product behind a loop of one thread, in whose cache its factors lie
+_FIRST_CACHE, _LAST_CACHE = 1 << 15, 1 << 25  # bytes of the least ones that processors have
 _NEAR_WEIGHTS = 1 << 17  # numbers; more are better divided than read by each thread, unless its rows are many
 # of the builders that do not stand in gemm.py
 _HOMES = dict.fromkeys(("linear", "gather", "scatter", "slope", "log_sum", "loss_gradient"), "dense")
@@ -173,7 +184,10 @@ class Forward(_Loop):
         self.team, self.steps = team or team_for(N, G, H, I + H, steps, dtype, keep=keep), range(steps)
         self.steps_a_call = max(1, int(CALL_FLOPS / max(1.0, 2.0 * N * G * H * (I + H))))
         capacity, panel = _AHEAD_ROWS, panel_vectors(G) * G * L
-        pre_size = max(capacity * G * Hp, N * panel)
+        # a single row's weights that come from behind the first cache, but not from memory
+        weights = G * H * H * ITEMSIZE[dtype]
+        beside = rows_beside(G) if I == H and _FIRST_CACHE < weights < _LAST_CACHE // 2 else 0
+        pre_size = max(2 * capacity * G * Hp, N * panel)
         work_size = pre_size + (N + 8) * panel
         # the states before every step, and from row `ends` those at the rows' ends
         self.ends = shape.ends if keep else 2 * N
@@ -195,7 +209,7 @@ class Forward(_Loop):
             kernel("forward", cell.name, dtype), loops.FORWARD, control=block.at("control"), offsets=block.at("offsets"),
             work=block.at("work"), N=N, I=I, H=H, W=panel_vectors(G), ends=self.ends, reverse=reverse, keep=keep,
             save=keep and saved > 0, past=total * saved * Hp * ITEMSIZE[dtype] > _PAST, by_units=self.team.by_units,
-            strided=ragged, together=1, fed_back=0, capacity=capacity, pre_size=pre_size, work_size=work_size,
+            strided=ragged, together=1, fed_back=0, beside=beside, capacity=capacity, pre_size=pre_size, work_size=work_size,
         )  # fmt: skip
 
 

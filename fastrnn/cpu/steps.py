@@ -60,13 +60,14 @@ def rows_before(w, s):
 
 
 @register_jitable
-def collect(w, part, s, active, mine):
-    """The places of this member's rows of x and tokens, of as many steps from s as fit: how many, and the step after."""
+def collect(w, part, s, active, mine, most):
+    """The places of this member's rows of x and tokens, of steps from s, `most` rows or one step's: how many, and the step
+    after."""
     filled = 0
     while s < w.s1:
         active = still_active(active, s, w.length)
         first, by, count = share(part, active, w.strided, w.together)
-        if filled > 0 and filled + count > w.capacity:
+        if filled > 0 and filled + count > most:
             break
         for i in range(count):
             m = first + i * by

@@ -63,6 +63,13 @@ def panels_at_once(n_gates: int, n_parts: int = 1) -> int:
     return -(-8 // (n_gates * panel_vectors(n_gates) * n_parts))
 
 
+def rows_beside(n_gates: int) -> int:
+    """How many rows of another panel's product fit the registers beside those of `panels_at_once`; 0: too few to pay."""
+    vectors = n_gates * panel_vectors(n_gates)
+    rows = TARGET.accumulators // vectors - panels_at_once(n_gates)
+    return rows if rows >= 3 else 0
+
+
 def block_depth(n_gates: int) -> int:
     """How many terms of a sum are added up in a row: as many lines of a panel as stay in the first cache between tiles."""
     return _BLOCK // (n_gates * panel_vectors(n_gates) * TARGET.width)

@@ -25,12 +25,15 @@ from fastrnn.cpu.simd import (
     store_vector,
     tail_mask,
 )  # fmt: skip
-from fastrnn.cpu.target import ITEMSIZE, TARGET, lanes, panel_vectors, panels_at_once, tile_rows
+from fastrnn.cpu.target import ITEMSIZE, TARGET, lanes, panel_vectors, panels_at_once, rows_beside, tile_rows
 
 # arguments of the generated functions: pointers to numbers, to offsets, integers
-_POINTERS, _OFFSETS = ("a", "b", "init", "c", "ahead"), ("a_rows",)
+_POINTERS, _OFFSETS = ("a", "b", "init", "c", "ahead", "x", "w", "start", "to"), ("a_rows", "x_rows")
 _PRODUCT = ("a", "a_rows", "a_step", "b", "b_step", "init", "init_step", "c", "c_step", "depth", "ahead", "ahead_step")
 _PRODUCT_OF_ROW = ("width", "a", "a_part", "b", "b_step", "b_panel", "b_part", "init", "c", "depth")
+_PRODUCT_BESIDE = (
+    "panels", "a", "b", "b_panel", "init", "c", "depth", "x", "x_rows", "w", "start", "start_step", "to", "to_step"
+)  # fmt: skip
 _ASKING_ROWS = 4  # of a tile that asks for what is to come: fewer leave the loads too little time for more
 
 
@@ -73,6 +76,23 @@ def product_of_row(typing, gates, parts, width, a, a_part, b, b_step, b_panel, b
     return types.void(gates, parts, intp, a, intp, a, intp, intp, intp, a, a, intp), codegen
 
 
+@intrinsic
+def product_beside(typing, gates, panels, a, b, b_panel, init, c, depth, x, x_rows, w, start, start_step, to, to_step):
+    """product_of_row of 1 or panels_at_once(gates) whole panels, and beside it a tile of another product as deep:
+
+    to[r, v] = start[r, v] + Σ_k x[x_rows[r] + k] w[k, v], r < rows_beside(gates), v over a whole panel: where the weights
+    of the row come slower than multiply-adds are done, the tile costs nothing.
+    """
+    dtype, n_gates = element(a), gate_count(gates)
+
+    def codegen(context, builder, signature, args):
+        builder.call(_beside_function(builder.module, dtype, n_gates), args[1:])
+        return context.get_dummy_value()
+
+    intp = types.intp
+    return types.void(gates, intp, a, a, intp, a, a, intp, a, types.CPointer(intp), a, a, intp, a, intp), codegen
+
+
 def gate_count(static):
     """How many gates a Static says: that number, or those of the cell of that name."""
     return static.value if isinstance(static.value, int) else REGISTRY[static.value].n_gates
@@ -84,7 +104,7 @@ def _declare(module, name, dtype, parameters):
     kinds = [scalar if p in _POINTERS else I64.as_pointer() if p in _OFFSETS else I64 for p in parameters]
     function, new = declare(module, name, kinds)
     named = dict(zip(parameters, function.args, strict=True))
-    for pointer in ("a", "a_rows", "b"):
+    for pointer in ("a", "a_rows", "b", "x", "x_rows", "w"):
         if new and pointer in named:
             named[pointer].add_attribute("noalias")
     return function, named if new else None
@@ -140,6 +160,31 @@ def _row_function(module, dtype, n_gates, n_parts):
             sums = _sums(builder, dtype, chains, False, I64(1), named["b_step"], named["depth"], named["b"], I64(0))
             _put(builder, dtype, sums, init, I64(0), named["c"], I64(0))
             init = named["c"]
+        builder.branch(end)
+    return function
+
+
+def _beside_function(module, dtype, n_gates):
+    """The module's own function: a switch over the panels."""
+    function, named = _declare(module, f"fastrnn_beside_{dtype}_{n_gates}", dtype, _PRODUCT_BESIDE)
+    if named is None:
+        return function
+    end, by_panels = _switch(function, named["panels"])
+    vectors = n_gates * panel_vectors(n_gates)
+    for many in dict.fromkeys((1, panels_at_once(n_gates))):
+        builder = ir.IRBuilder(function.append_basic_block(f"panels{many}"))
+        by_panels.add_case(I64(many), builder.block)
+        panels = [builder.gep(named["b"], [builder.mul(named["b_panel"], I64(j))]) for j in range(many)]
+        chains = [(named["a"], [(panel, v) for panel in panels for v in range(vectors)])]
+        for r in range(rows_beside(n_gates)):
+            row = builder.gep(named["x"], [builder.load(builder.gep(named["x_rows"], [I64(r)]))])
+            chains.append((row, [(named["w"], v) for v in range(vectors)]))
+        step = I64(vectors * lanes(dtype))
+        first, *tile = _sums(builder, dtype, chains, False, I64(1), step, named["depth"], named["b"], I64(0))
+        _put(builder, dtype, [first], named["init"], I64(0), named["c"], I64(0))
+        for r, row in enumerate(tile):
+            at_start, at_to = builder.mul(named["start_step"], I64(r)), builder.mul(named["to_step"], I64(r))
+            _put(builder, dtype, [row], named["start"], at_start, named["to"], at_to)
         builder.branch(end)
     return function
 
