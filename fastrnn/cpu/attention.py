@@ -3,11 +3,9 @@
 A row's numbers, S or K or M of them, are taken a vector at a time; sums over lanes and steps have one order.
 """
 
-from numba.extending import register_jitable
-
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what is applied
 from fastrnn.cpu.arithmetic import applied, difference, everywhere, multiply_add, nothing, quotient, times, total
-from fastrnn.cpu.kernel import Fields, words_of
+from fastrnn.cpu.kernel import Fields, helper, words_of
 from fastrnn.cpu.shares import rows_of_member
 from fastrnn.cpu.simd import add, load, load_part, shift, static, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
@@ -25,7 +23,7 @@ ATTEND_BACKWARD = Fields(
 )  # fmt: skip
 
 
-@register_jitable
+@helper
 def products_of_rows(q, rows, step, n, count, L, out):
     """out[s] = q · rows[s step :], n numbers, for s < count: four at a time hide how long a multiply-add takes."""
     whole, s = n // L * L, 0
@@ -56,7 +54,7 @@ def products_of_rows(q, rows, step, n, count, L, out):
             s += 1
 
 
-@register_jitable
+@helper
 def tanh_of_sum(w, q, key, seen, k):
     """tanh(q + key + c cover) of a vector of inner units."""
     inner = add(load_part(q, k, w.K - k), load_part(key, k, w.K - k))
@@ -65,7 +63,7 @@ def tanh_of_sum(w, q, key, seen, k):
     return applied(static("tanh"), inner)
 
 
-@register_jitable
+@helper
 def score(w, L, q, keys, seen, length, out):
     """e_s of a row."""
     if w.summed:
@@ -82,7 +80,7 @@ def score(w, L, q, keys, seen, length, out):
             out[s] = out[s] + seen[s] * w.cover[0]
 
 
-@register_jitable
+@helper
 def softmax(x, n, L):
     """x = exp(x - max x) / Σ, of n numbers."""
     top = x[0]
@@ -97,7 +95,7 @@ def softmax(x, n, L):
         store_part(x, s, 0, (quotient(load_part(x, s, n - s), everywhere(mass)),), n - s)
 
 
-@register_jitable
+@helper
 def weighted_sum(a, rows, step, n, count, L, out):
     """out = Σ_s a[s] rows[s step :], n numbers."""
     for k in range(0, n, L):
@@ -133,14 +131,14 @@ def build_attend(dtype, L, digest):
     return attend
 
 
-@register_jitable
+@helper
 def add_scaled(out, factor, x, n, L):
     """out += factor x, of n numbers."""
     for k in range(0, n, L):
         store_part(out, k, 0, (multiply_add(factor, load_part(x, k, n - k), load_part(out, k, n - k)),), n - k)
 
 
-@register_jitable
+@helper
 def score_gradient(w, n, L, a, d):
     """d_s = a_s (d a_s - Σ a d a), from the gradient of the context, of the weights, and of the coverage after the step."""
     length, covered, of_weights = w.lengths[n], shift(w.d_coverage, n * w.S), shift(w.d_weights, n * w.S)
@@ -156,7 +154,7 @@ def score_gradient(w, n, L, a, d):
         d[s] = a[s] * (d[s] - mean)
 
 
-@register_jitable
+@helper
 def back_through_product(w, n, L, d):
     length, q = w.lengths[n], shift(w.query, n * w.query_n)
     seen, covered = shift(w.seen, n * w.S), shift(w.d_coverage, n * w.S)
@@ -169,7 +167,7 @@ def back_through_product(w, n, L, d):
             covered[s] = covered[s] + d[s] * w.cover[0]
 
 
-@register_jitable
+@helper
 def back_through_sum(w, n, L, d):
     length, q, d_q = w.lengths[n], shift(w.query, n * w.query_n), shift(w.d_query, n * w.d_query_n)
     seen, covered = shift(w.seen, n * w.S), shift(w.d_coverage, n * w.S)

@@ -2,11 +2,9 @@
 
 import math
 
-from numba.extending import register_jitable
-
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what is applied
 from fastrnn.cpu.arithmetic import applied, difference, everywhere, first_lanes, largest, maximum, nothing, times, total
-from fastrnn.cpu.kernel import Fields, words_of
+from fastrnn.cpu.kernel import Fields, helper, words_of
 from fastrnn.cpu.panels import input_panel
 from fastrnn.cpu.shares import Sizes, rows_of_member, run_of
 from fastrnn.cpu.simd import add, load, load_part, shift, static, store_part
@@ -27,7 +25,7 @@ LOSS = Fields(("x", "norm", "weight", "smoothing", "out"), ("labels",), (*_ROWS,
 ACTIVATIONS = ("none", "tanh", "relu")
 
 
-@register_jitable
+@helper
 def finish_linear(w, L, i, count, unit, row, sums):
     """From the sums of `count` rows from i, `row` columns from `unit`, to the output."""
     for r in range(count):
@@ -115,7 +113,7 @@ def build_slope(dtype, L, digest):
     return slope
 
 
-@register_jitable
+@helper
 def top_of(x, n, L):
     top, whole = x[0], n // L * L
     if whole > 0:

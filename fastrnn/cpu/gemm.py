@@ -7,9 +7,7 @@ Sums over many rows (a weight's gradient) run in blocks, each from zero: a fixed
 
 from collections import namedtuple
 
-from numba.extending import register_jitable
-
-from fastrnn.cpu.kernel import Fields, words_of
+from fastrnn.cpu.kernel import Fields, helper, words_of
 from fastrnn.cpu.shares import next_rows
 from fastrnn.cpu.simd import add, ask, load, load_part, shift, static, store, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
@@ -33,7 +31,7 @@ Block = namedtuple("Block", ("m", "rows", "n0", "n1", "k", "depth"))
 Mine = namedtuple("Mine", ("panels", "strips", "tile", "offsets"))
 
 
-@register_jitable
+@helper
 def pack_gates(w, G, H, K, W, L, out, first, end):
     """w (G*H, K) -> the panels first..end of the forward loop."""
     V = (H + L - 1) // L
@@ -72,7 +70,7 @@ def build_pack_weights(dtype, L, digest):
     return pack_weights
 
 
-@register_jitable
+@helper
 def pack_columns(w, at, step, rows, columns, W, L, out, first, end):
     """Of `rows` rows of `columns` numbers at w[at:], `step` apart, those from first to end -> panels of W * L columns."""
     V = (columns + L - 1) // L
@@ -108,7 +106,7 @@ def build_pack_rows(dtype, L, digest):
     return pack
 
 
-@register_jitable
+@helper
 def add_sums(w, at, L, run):
     """w.sums[m] = Σ_k A[m, k], what a block adds to it: `chunk` summands in a row, which are gathered in `run`."""
     sums = shift(w.sums, at.m)
@@ -125,7 +123,7 @@ def add_sums(w, at, L, run):
             store_part(sums, q, 0, (total,), at.rows - q)
 
 
-@register_jitable
+@helper
 def pack_strips(w, at, L, strips):
     """A block of A -> strips of L rows, [strip][k][row]: a tile reads one run of memory."""
     for k in range(at.depth):
@@ -134,7 +132,7 @@ def pack_strips(w, at, L, strips):
             store(strips, q * at.depth + k * L, load_part(a, q, at.rows - q))
 
 
-@register_jitable
+@helper
 def edge(w, at, width, n, a, a_step, panel, q, unit, L, mine):
     """A tile whose last columns are no whole vectors: by way of memory of its own."""
     product(
@@ -149,7 +147,7 @@ def edge(w, at, width, n, a, a_step, panel, q, unit, L, mine):
             store_part(w.c, to, 0, (total,), left)
 
 
-@register_jitable
+@helper
 def multiply(w, at, direct, L, R, mine):
     """C += A B for a block, whose A lies in strips unless it is read `direct`."""
     V, tiles = (at.n1 - at.n0 + L - 1) // L, (at.rows + R - 1) // R

@@ -22,7 +22,7 @@ from numba import cfunc, types
 from numba.core.datamodel.models import PrimitiveModel
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.extending import intrinsic, register_model
+from numba.extending import intrinsic, register_jitable, register_model
 
 from fastrnn.cpu.simd import I64, NUMBA
 from fastrnn.cpu.target import TARGET
@@ -30,6 +30,8 @@ from fastrnn.cpu.target import TARGET
 # no fast-math (NaN, infinity and the order of sums are promises), no bounds checks (pointers have none to check)
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
 _warned = False  # said once a process
+# a function that kernels call, compiled with each of them; nothing else calls it, so it needs no way in
+helper = register_jitable(no_cfunc_wrapper=True, no_cpython_wrapper=True)
 SIGNATURE = types.void(types.intp, types.intp, types.CPointer(types.intp))
 
 

@@ -9,19 +9,16 @@ input's product runs ahead, several steps at once; with many it is computed pane
 to the input's sums, one of its rows for each token; rows that continue the same row (a branching) share its products.
 """
 
-from numba.extending import register_jitable
-
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what cells call
 from fastrnn.cells import REGISTRY
-from fastrnn.cpu.ahead import NOTHING_AHEAD, along, look_ahead, next_window, one_done
+from fastrnn.cpu.ahead import look_ahead, next_item, next_window, one_done, panels_done
 from fastrnn.cpu.cellcode import cell_backward, load_tape
-from fastrnn.cpu.kernel import Fields, words_of
+from fastrnn.cpu.kernel import Fields, helper, words_of
 from fastrnn.cpu.panels import finish, input_panel, look_up, recurrent_panel, spread_branches
 from fastrnn.cpu.shares import JOINING, Sizes, next_rows, panels_in_turn, part_of, rows_near, run_of, share
 from fastrnn.cpu.simd import add, ask, load, load_part, shift, static, store, store_part
 from fastrnn.cpu.steps import (
     Step,
-    collect,
     find_branches,
     from_row,
     locate,
@@ -32,7 +29,7 @@ from fastrnn.cpu.steps import (
     still_active,
 )  # fmt: skip
 from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
-from fastrnn.cpu.tile import product, product_of_row
+from fastrnn.cpu.tile import product, product_beside, product_of_row
 
 _TABLES = ("order", "length", "offsets", "control")
 FORWARD = Fields(
@@ -46,20 +43,24 @@ BACKWARD = Fields(
 )  # fmt: skip
 
 
-@register_jitable
-def input_product(cell, z, w, part, count, mine):
-    """The input's sums of `count` rows, of one step or several, for this member's panels."""
+@helper
+def input_product(cell, z, w, part, row, count, done, mine):
+    """The input's sums of `count` rows, of one step or several, for this member's panels, of which `done` are known.
+
+    row : where they begin among the rows of mine.pre
+    """
     line = z.G * z.L
     for panel in range(part.first, part.end):
         following = shift(w.w_ih, (panel + 1) * w.W * line * w.I)
         if panel + 1 == part.end:
             following = shift(w.w_hh, part.first * w.W * line * w.H)
-        to = shift(mine.pre, panel * w.W * line)
-        input_panel(cell, z, w, panel, following, count, mine.x_at, to, z.G * z.Hp)
+        to = shift(mine.pre, row * z.G * z.Hp + panel * w.W * line)
+        if panel - part.first >= done:
+            input_panel(cell, z, w, panel, following, count, mine.x_at, to, z.G * z.Hp)
         look_up(z, w, panel, count, mine.token_at, to, z.G * z.Hp)
 
 
-@register_jitable
+@helper
 def forward_row(cell, z, w, part, s, f, mine, ahead):
     """A step of a single row, whose input's sums lie in row f: several panels at once, as long as there are whole ones.
 
@@ -76,7 +77,11 @@ def forward_row(cell, z, w, part, s, f, mine, ahead):
             weights, depth = shift(w.w_hh, (v0 * w.H + k0 * width) * line), min(z.run, w.H - k0)
             before = shift(w.hs, mine.before[0] + k0)
             if beside:
-                along(cell, z, w, part, ahead, mine, k0, many, before, weights, start, mine.sums, depth)
+                x_at, x_weights, of_tile, tile_step, tile = next_item(z, w, part, ahead, mine, k0)
+                product_beside(
+                    cell, many, before, weights, width * line * w.H, start, mine.sums, depth, shift(w.x, k0), x_at,
+                    x_weights, of_tile, tile_step, tile, z.G * z.Hp,
+                )  # fmt: skip
             else:
                 product_of_row(
                     cell, static(1), many * width, before, 0, weights, width * line, width * line * w.H, 0, start, mine.sums,
@@ -92,7 +97,7 @@ def forward_row(cell, z, w, part, s, f, mine, ahead):
     return ahead
 
 
-@register_jitable
+@helper
 def forward_tiles(cell, z, w, part, turn, count, branches, f, mine):
     """A step of several rows, panel by panel. Their input's sums lie from row f; f < 0: they are still to be computed.
 
@@ -133,35 +138,35 @@ def build_forward(name, dtype, G, K, L, R, P, D, near, digest):
             return
         mode = flush_denormals()
         mine = memory_of(w, part)
-        active, until, f, alone, turn = w.N, w.s0, 0, False, 0
+        active, f, turn = w.N, 0, 0
         single = w.beside > 0 and share(part, active, w.strided, w.together)[2] == 1
-        ahead = look_ahead(z, w, part, w.s0, active, 0, mine, w.beside) if single else NOTHING_AHEAD
+        ahead = look_ahead(z, w, part, w.s0, active, 0, mine, w.beside if single else w.capacity)
         base = rows_before(w, w.s0) if w.keep else w.s0 % 2 * w.N
         for s in range(w.s0, w.s1):
             active = still_active(active, s, w.length)
             first, by, count = share(part, active, w.strided, w.together)
-            if single and s == ahead.first:
+            alone = ahead.first == s and ahead.end == s + 1 and count > 1
+            if s == ahead.first and not alone:
                 f = ahead.row
-                ahead = next_window(cell, z, w, part, active, mine, ahead)
-            elif not single and s == until:
-                filled, until = collect(w, part, s, active, mine, w.capacity)
-                alone = until == s + 1 and count > 1
-                if not alone:
-                    input_product(cell, z, w, part, filled, mine)
-                f = 0
+                input_product(cell, z, w, part, f, ahead.rows, panels_done(ahead), mine)
+                if single:
+                    ahead = next_window(w, z, part, active, mine, ahead)
             step = Step(s, base, base + active if w.keep else w.N - base, first, by, count)
             locate(w, z, step, mine)
             if count == 1:
                 ahead = forward_row(cell, z, w, part, s, f, mine, ahead)
-            elif alone and w.together > 1:
-                forward_tiles(cell, z, w, part, turn, count, find_branches(w, count, mine), -1, mine)
-                turn += 1
             elif count > 1:
-                together = next_rows(count, z.near)
+                # rows that branch find each other among all; others pass by as many as stay near
+                branching = alone and w.together > 1
+                together = count if branching else next_rows(count, z.near)
                 for i in range(0, count, together):
                     n, at = min(together, count - i), -1 if alone else f + i
-                    forward_tiles(cell, z, w, part, turn, n, n, at, from_row(mine, i))
+                    branches = find_branches(w, n, mine) if branching else n
+                    forward_tiles(cell, z, w, part, turn, n, branches, at, from_row(mine, i))
                     turn += 1
+            if not single and s + 1 == ahead.end:
+                # once this window's places are not read any more
+                ahead = look_ahead(z, w, part, s + 1, active, 0, mine, w.capacity)
             f += count
             base = step.following
             if w.by_units == JOINING:
@@ -171,7 +176,7 @@ def build_forward(name, dtype, G, K, L, R, P, D, near, digest):
     return forward
 
 
-@register_jitable
+@helper
 def ask_gradients(z, w, kept, row, y_row, unit):
     """Ask for what the gradients of a row of the tape need and where they go: the forward pass was long ago."""
     ask(shift(w.dy, y_row + unit))
@@ -184,7 +189,7 @@ def ask_gradients(z, w, kept, row, y_row, unit):
             ask(shift(w.du, row * w.row + g * w.H + unit))
 
 
-@register_jitable
+@helper
 def gradients(cell, z, w, part, step, from_output):
     """The cell's backward on this member's rows and units: gradients of the pre-activations, and of c before the step."""
     active = step.following - step.base
@@ -214,7 +219,7 @@ def gradients(cell, z, w, part, step, from_output):
                 store_part(w.du, row * w.row + unit, w.H, du, w.H - unit)
 
 
-@register_jitable
+@helper
 def backward_row(cell, z, w, part, step):
     """dh = W_hhᵀ du of a single row, the gates' sums side by side."""
     depth, done, m = z.G * w.H, 0, step.first
@@ -232,7 +237,7 @@ def backward_row(cell, z, w, part, step):
         done += many
 
 
-@register_jitable
+@helper
 def backward_tiles(z, w, part, step, rows):
     """dh = W_hhᵀ du of several rows: a block of every gate's terms at a time, panel by panel, a tile of rows at a time.
 

@@ -3,15 +3,14 @@
 w : the words of a kernel, z : its Sizes, mine : a member's memory (see loops.py, shares.py, steps.py)
 """
 
-from numba.extending import register_jitable
-
 from fastrnn.cpu.cellcode import advance
+from fastrnn.cpu.kernel import helper
 from fastrnn.cpu.shares import next_rows
 from fastrnn.cpu.simd import add, load, load_part, shift, store
 from fastrnn.cpu.tile import product
 
 
-@register_jitable
+@helper
 def input_panel(cell, z, w, panel, following, count, x_at, to, to_step):
     """to[i] = W_ih x[x_at[i]] + b_ih for the units of a panel; asks for `following`, what is needed next, on the way."""
     line, v0 = z.G * z.L, panel * w.W
@@ -33,7 +32,7 @@ def input_panel(cell, z, w, panel, following, count, x_at, to, to_step):
             i += n
 
 
-@register_jitable
+@helper
 def look_up(z, w, panel, count, token_at, to, to_step):
     """to[i] += table[tokens[token_at[i]]] for the units of a panel, where there is a table."""
     if not w.looked_up:
@@ -48,7 +47,7 @@ def look_up(z, w, panel, count, token_at, to, to_step):
                 store(to, at, add(load(to, at), load_part(row, g * w.H + unit, w.H - first - unit)))
 
 
-@register_jitable
+@helper
 def finish(cell, z, w, i, n, v0, width, pre, pre_step, sums, mine):
     """The cell's arithmetic on n rows from i and `width` vectors of units, from the input's and the recurrent sums."""
     for v in range(width):
@@ -60,7 +59,7 @@ def finish(cell, z, w, i, n, v0, width, pre, pre_step, sums, mine):
         )  # fmt: skip
 
 
-@register_jitable
+@helper
 def spread_branches(z, sums, row, branches, count, branch):
     """sums[i] = sums[branch[i]], of `branches` different rows; from the last, for branch[i] <= i."""
     if branches < count:
@@ -69,7 +68,7 @@ def spread_branches(z, sums, row, branches, count, branch):
                 store(sums, i * row + v, load(sums, branch[i] * row + v))
 
 
-@register_jitable
+@helper
 def recurrent_panel(cell, z, w, panel, following, count, branches, pre, pre_step, mine):
     """The recurrent product for the units of a panel, a block of its terms after the other, and the cell's arithmetic."""
     line, v0 = z.G * z.L, panel * w.W

@@ -3,10 +3,8 @@
 Its members divide the rows, and never meet; or, of few rows, the units of each operation, and meet after each.
 """
 
-from numba.extending import register_jitable
-
 from fastrnn import choices
-from fastrnn.cpu.kernel import Fields, call_at, words_of
+from fastrnn.cpu.kernel import Fields, call_at, helper, words_of
 from fastrnn.cpu.simd import shift
 from fastrnn.cpu.sync import barrier, join_team
 
@@ -23,10 +21,10 @@ CHOOSE = Fields(
 )  # fmt: skip
 
 for text in choices.TEXTS:
-    register_jitable(text)
+    helper(text)
 
 
-@register_jitable
+@helper
 def all_done(w, first, end):
     for i in range(first, end):
         if w.done[i] == 0:

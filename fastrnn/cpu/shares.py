@@ -2,8 +2,7 @@
 
 from collections import namedtuple
 
-from numba.extending import register_jitable
-
+from fastrnn.cpu.kernel import helper
 from fastrnn.cpu.sync import join_team
 
 # how units are divided: by the members who show up, or by those of a program, who have done so already
@@ -16,7 +15,7 @@ Sizes = namedtuple("Sizes", ("G", "K", "L", "R", "P", "V", "whole", "Hp", "run",
 Part = namedtuple("Part", ("member", "team", "row_member", "row_team", "first", "end"))
 
 
-@register_jitable
+@helper
 def part_of(w, member, team, V):
     """A member's part of a loop with the words w: rows of every panel, or every row of some panels."""
     panels = (V + w.W - 1) // w.W
@@ -29,7 +28,7 @@ def part_of(w, member, team, V):
     return Part(member, team, member, team, 0, panels)
 
 
-@register_jitable
+@helper
 def share(part, count, strided, together):
     """The rows of one member, of `count`: the first, the step to the next, how many."""
     member, team = part.row_member, part.row_team
@@ -41,21 +40,21 @@ def share(part, count, strided, together):
     return first, 1, end - first
 
 
-@register_jitable
+@helper
 def rows_of_member(member, team, count, together):
     """The first of one member's rows and the one behind its last: `together` of them always have the same member."""
     groups = count // together
     return groups * member // team * together, groups * (member + 1) // team * together
 
 
-@register_jitable
+@helper
 def next_rows(left, most):
     """How many rows the next tile takes, so that all tiles are about equally high."""
     blocks = (left + most - 1) // most
     return (left + blocks - 1) // blocks
 
 
-@register_jitable
+@helper
 def panels_in_turn(part, done, most, whole, s):
     """The panel that comes after `done` others of a part, and how many from there, all within the `whole` ones, at once.
 
@@ -69,14 +68,14 @@ def panels_in_turn(part, done, most, whole, s):
     return first, many
 
 
-@register_jitable
+@helper
 def run_of(terms, most):
     """How many terms of a sum are added up in a row, from zero: at most `most`, the same whatever the tile."""
     blocks = max(1, (terms + most - 1) // most)
     return max(1, (terms + blocks - 1) // blocks)
 
 
-@register_jitable
+@helper
 def rows_near(numbers, most):
     """How many rows of that many numbers go through all panels together: at most `most` numbers in all.
 

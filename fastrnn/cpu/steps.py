@@ -5,8 +5,7 @@ w : the words of a kernel (see loops.py); m : a row in the order of lengths, s :
 
 from collections import namedtuple
 
-from numba.extending import register_jitable
-
+from fastrnn.cpu.kernel import helper
 from fastrnn.cpu.shares import share
 from fastrnn.cpu.simd import shift
 
@@ -17,7 +16,7 @@ Step = namedtuple("Step", ("s", "base", "following", "first", "by", "count"))
 Mine = namedtuple("Mine", ("pre", "sums", "x_at", "token_at", "before", "after", "y_at", "branch", "origin"))
 
 
-@register_jitable
+@helper
 def memory_of(w, part):
     """A member's own memory. Where no row branches, each is a branch of its own."""
     work, ahead = shift(w.work, part.member * w.work_size), w.capacity + w.N
@@ -28,29 +27,29 @@ def memory_of(w, part):
     return Mine(work, shift(work, w.pre_size), x_at, token_at, before, after, y_at, branch, origin)
 
 
-@register_jitable
+@helper
 def from_row(mine, i):
-    """A member's memory for its rows from the i-th, which do not branch."""
+    """A member's memory for its rows from the i-th; where they branch, for all of them."""
     x_at, token_at, before = shift(mine.x_at, i), shift(mine.token_at, i), shift(mine.before, i)
     after, y_at = shift(mine.after, i), shift(mine.y_at, i)
-    return Mine(mine.pre, mine.sums, x_at, token_at, before, after, y_at, mine.branch, before)
+    return Mine(mine.pre, mine.sums, x_at, token_at, before, after, y_at, mine.branch, shift(mine.origin, i))
 
 
-@register_jitable
+@helper
 def place(w, s, m, t_step, n_step):
     """Where step s of sorted row m lies in an array (T, N, ...) of the caller."""
     t = w.length[m] - 1 - s if w.reverse else s
     return t * t_step + w.order[m] * n_step
 
 
-@register_jitable
+@helper
 def still_active(active, s, length):
     while active > 0 and length[active - 1] <= s:
         active -= 1
     return active
 
 
-@register_jitable
+@helper
 def rows_before(w, s):
     """How many rows of the tape lie before step s."""
     total = 0
@@ -59,7 +58,7 @@ def rows_before(w, s):
     return total
 
 
-@register_jitable
+@helper
 def collect(w, part, s, active, mine, most):
     """The places of this member's rows of x and tokens, of steps from s, `most` rows or one step's: how many, and the step
     after."""
@@ -72,19 +71,20 @@ def collect(w, part, s, active, mine, most):
         for i in range(count):
             m = first + i * by
             mine.x_at[filled + i] = place(w, s, w.parents[m] if w.fed_back else m, w.x_t, w.x_n)
-            mine.token_at[filled + i] = place(w, s, m, w.tokens_t, w.tokens_n)
+            if w.looked_up:
+                mine.token_at[filled + i] = place(w, s, m, w.tokens_t, w.tokens_n)
         filled += count
         s += 1
     return filled, s
 
 
-@register_jitable
+@helper
 def state_after(w, step, m):
     """The row of hs and cs where the state of row m lies after a step."""
     return w.ends + m if w.length[m] == step.s + 1 else step.following + m
 
 
-@register_jitable
+@helper
 def locate(w, z, step, mine):
     """Where this member's rows have their state before the step, after it, and their output."""
     for i in range(step.count):
@@ -94,7 +94,7 @@ def locate(w, z, step, mine):
         mine.y_at[i] = place(w, step.s, m, w.y_t, w.y_n)
 
 
-@register_jitable
+@helper
 def find_branches(w, count, mine):
     """Which rows continue the same one, among `together` that may, and how many do not. x_at becomes the branches'."""
     branches, first = 0, 0

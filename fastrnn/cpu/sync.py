@@ -9,8 +9,9 @@ for a thread that never runs.
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, register_jitable
+from numba.extending import intrinsic
 
+from fastrnn.cpu.kernel import helper
 from fastrnn.cpu.simd import I32, I64
 from fastrnn.cpu.target import TARGET
 
@@ -71,7 +72,7 @@ def give_way(typing):
     return types.void(), codegen
 
 
-@register_jitable
+@helper
 def join_team(control, wanted):
     """This member's number and the team's size; number -1 for one who came too late."""
     number = atomic_add(control, REGISTERED, 1)
@@ -90,7 +91,7 @@ def join_team(control, wanted):
     return number, size
 
 
-@register_jitable
+@helper
 def barrier(control, team, generation):
     """Wait until every member has arrived `generation` times."""
     atomic_add(control, ARRIVED, 1)
