@@ -210,14 +210,23 @@ def _sums(builder, dtype, chains, asking, a_step, b_step, depth, ahead, ahead_st
     sums = [[builder.phi(kind) for _ in columns] for _, columns in chains]
     if asking:
         prefetch_line(builder, ahead, at_ahead)
-    vectors = {
-        (b, v): load_vector(builder, b, builder.add(at_b, I64(v * count)), dtype)
-        for b, v in dict.fromkeys(column for _, columns in chains for column in columns)
-    }
-    new = []
-    for (a, columns), of_row in zip(chains, sums, strict=True):
-        factor = splat(builder, builder.load(builder.gep(a, [at_a])), kind)
-        new.append([fma(builder, factor, vectors[column], total) for column, total in zip(columns, of_row, strict=True)])
+    vector = lambda b, v: load_vector(builder, b, builder.add(at_b, I64(v * count)), dtype)  # noqa: E731
+    factor = lambda a: splat(builder, builder.load(builder.gep(a, [at_a])), kind)  # noqa: E731
+    distinct = dict.fromkeys(column for _, columns in chains for column in columns)
+    new = [list(of_row) for of_row in sums]
+    if TARGET.accumulators < 16 and len(chains) < len(distinct):
+        # beside the sums, sixteen registers hold a factor of each row and one vector, which all rows use before the next
+        factors = [factor(a) for a, _ in chains]
+        for column in distinct:
+            value = vector(*column)
+            for row, (_, columns) in enumerate(chains):
+                for i in (i for i, other in enumerate(columns) if other == column):
+                    new[row][i] = fma(builder, factors[row], value, new[row][i])
+    else:
+        vectors = {column: vector(*column) for column in distinct}
+        for row, (a, columns) in enumerate(chains):
+            value = factor(a)
+            new[row] = [fma(builder, value, vectors[c], total) for c, total in zip(columns, new[row], strict=True)]
     for phi, step in ((k, I64(1)), (at_a, a_step), (at_b, b_step), (at_ahead, ahead_step)):
         following = builder.add(phi, step)
         phi.add_incoming(I64(0), before)
