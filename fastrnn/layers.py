@@ -40,7 +40,7 @@ class LayerGradients:
     x: Array
     state: Any  # (L*D, N, H), or a pair of them for an LSTM
     params: dict[str, Array]
-    first: tuple[Any, ...] = ()  # the backend's, of the first layer's directions
+    first: tuple[Any, ...] = ()  # the backend's, of the first layer's directions where they look sums up
 
 
 class Layer(Parameterised):
@@ -189,7 +189,8 @@ class Layer(Parameterised):
             dy = dx if mask is None else dx * mask
         dstates = [_stacked(kept) for kept in starts]
         dx, state = self._result(dy, dstates, tape.unbatched)
-        return LayerGradients(dx, state, {name: params[name] for name in self.params if name in params}, tuple(stage))
+        first = tuple(g for g in stage if g.table is not None)
+        return LayerGradients(dx, state, {name: params[name] for name in self.params if name in params}, first)
 
     # --- the way through
 

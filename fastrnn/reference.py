@@ -25,6 +25,8 @@ class Tape:
     def nbytes(self) -> int:
         """Bytes kept."""
         kept = [w for w in self.weights if w is not None]
+        if self.looked_up is not None:
+            kept.append(self.looked_up[0])
         for *arrays, tape in self.steps:
             kept += [*arrays, *tape]
         return sum(array.nbytes for array in kept)

@@ -29,7 +29,7 @@ with warnings.catch_warnings(record=True) as caught:
     from fastrnn import reference
     from fastrnn.cells import REGISTRY
     from fastrnn.contract import Weights
-    from fastrnn.cpu import engine, plan
+    from fastrnn.cpu import compiled, engine
     from fastrnn.cpu.threads import _alone, _together
 
     rng = np.random.default_rng(0)
@@ -48,10 +48,11 @@ with warnings.catch_warnings(record=True) as caught:
                     found.append([*out[:2], *vars(work.backward(cell, tape, out[0])).values()])
             for a, b in zip(*found):
                 assert (a is None) == (b is None) and (a is None or np.abs(a - b).max() <= 1e-5 * np.abs(b).max())
-    kernels = [(kind, name) for kind in ("forward", "backward") for name in sys.argv[1:]]
-    kernels += [(kind, "") for kind in ("gemm", "pack_weights", "pack_columns")]
+    kernels = [(kind, name) for kind in ("step", "forward", "backward") for name in sys.argv[1:]]
+    kernels += [("product", name) for name in sys.argv[1:] if REGISTRY[name].n_gates > 1]
+    kernels += [(kind, "") for kind in ("product", "gemm", "pack_weights", "pack_columns")]
     for kind, name in kernels:
-        print(kind + name, plan.kernel(kind, name, "float32").cached)
+        print(kind + name, compiled.kernel(kind, name, "float32").cached)
     for launcher in (_alone(), _together()):
         if launcher.signatures:
             print(launcher.__name__, sum(launcher.stats.cache_hits.values()) > 0)

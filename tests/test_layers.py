@@ -271,6 +271,13 @@ def test_gradients_have_the_names_and_shapes_of_parameters(name):
         assert all(g.params[k].shape == v.shape and g.params[k].dtype == v.dtype for k, v in layer.params.items())
 
 
+@names
+def test_gradients_keep_nothing_of_the_directions(name):
+    layer = build(name, bidirectional=True)
+    (y, _), tape = layer.forward(sequence())
+    assert layer.backward(tape, y).first == ()  # their dx are summed, and gone
+
+
 # --- dropout
 
 

@@ -102,6 +102,17 @@ def test_rows_that_continue_the_same_row(cell, groups, together, table, fed_back
         np.testing.assert_allclose(outs[0][t], y[0], rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_tape_counts_its_tokens(name):
+    backend, rng = BACKENDS[name][0], np.random.default_rng(0)
+    weights, tokens = weights_of("gru", 0, 3, rng), np.zeros((7, 2), int)
+    x, table = np.empty((7, 2, 0)), rng.normal(size=(TOKENS, len(weights.w_hh)))
+    call = REGISTRY["gru"], backend.prepare(REGISTRY["gru"], weights), x, None, None, None, False, True
+    *_, plain = backend.forward(*call)
+    *_, looking = backend.forward(*call, lookup=Lookup(table, tokens))
+    assert looking.nbytes == plain.nbytes + tokens.nbytes
+
+
 def test_only_the_rows_of_the_table_that_are_used_are_read():
     """A row of NaN that no token names leaves no trace; nor does what lies behind the table's last row."""
     cell, rng = REGISTRY["gru"], np.random.default_rng(0)

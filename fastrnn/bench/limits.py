@@ -101,9 +101,8 @@ class _Probe:
 
 def _best(dtype: str, threads: int, depth: int, stream: bool) -> _Probe:
     """The quickest of several turns of one product: the limit is what the machine can do undisturbed."""
-    from fastrnn.cpu.kernel import Task
+    from fastrnn.cpu import compiled
     from fastrnn.cpu.memory import Block, Layout
-    from fastrnn.cpu.plan import kernel
     from fastrnn.cpu.probe import PROBE
     from fastrnn.cpu.target import lanes, tile_rows
     from fastrnn.cpu.threads import launch
@@ -117,8 +116,8 @@ def _best(dtype: str, threads: int, depth: int, stream: bool) -> _Probe:
     }))  # fmt: skip
     for name in ("a", "b", "zero", "offsets"):
         block[name][...] = 0
-    task = Task(
-        kernel("probe", "", dtype), PROBE, **{name: block.at(name) for name in ("a", "b", "zero", "c", "offsets")},
+    task = compiled.task(
+        "probe", "", dtype, PROBE, **{name: block.at(name) for name in ("a", "b", "zero", "c", "offsets")},
         rows=rows, depth=depth, b_step=columns if stream else 0, repeats=1, apart=size,
     )  # fmt: skip
 

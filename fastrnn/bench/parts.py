@@ -57,8 +57,8 @@ class _Kinds:
     names = ("loop", "backward loop", "weight gradients", "input gradient", "packing")
 
     def __init__(self, w: Workload):
+        from fastrnn.cpu.compiled import kernel
         from fastrnn.cpu.gemm import GEMM
-        from fastrnn.cpu.plan import kernel
 
         cell = {"rnn": "rnn_tanh"}.get(w.cell, w.cell)
         self._product, self._a_m = kernel("gemm", "", w.dtype).address, GEMM.names.index("a_m")

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from itertools import product
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from fastrnn.cells import REGISTRY
 from fastrnn.cli.arguments import chosen
 
 # what serves every cell, and the operations of a decoder's step
-_COMMON = ("pack_weights", "pack_columns", "gemm")
+_COMMON = ("product", "pack_weights", "pack_columns", "gemm")
+_OF_CELL = ("product", "step", "forward", "backward")
 _SEQ2SEQ = ("pack_rows", "linear", "gather", "scatter", "slope", "log_sum", "loss_gradient", "attend", "attend_backward")
 _CHOICES = ("greedy", "sample", "beam", "follow", "forced")
 
@@ -30,7 +32,9 @@ def run(options) -> int:
         print("nothing to compile: NUMBA_DISABLE_JIT is set, calls run on the NumPy reference", file=sys.stderr)
         return 0
     rows = [_warm(kind, "", dtype) for dtype in options.dtype for kind in _COMMON]
-    rows += [_warm(k, cell, dtype) for dtype in options.dtype for cell in options.cell for k in ("forward", "backward")]
+    for dtype, cell in product(options.dtype, options.cell):
+        # with one gate, the common product
+        rows += [_warm(kind, cell, dtype) for kind in _OF_CELL if kind != "product" or REGISTRY[cell].n_gates > 1]
     if options.seq2seq:
         rows += [_warm("program", "", "float32")]
         rows += [_warm(kind, "", dtype) for dtype in options.dtype for kind in _SEQ2SEQ]
@@ -46,7 +50,7 @@ def run(options) -> int:
 
 
 def _warm(kind: str, cell: str, dtype: str) -> dict:
-    from fastrnn.cpu.plan import kernel
+    from fastrnn.cpu.compiled import kernel
 
     name = " ".join(filter(None, (cell, kind, dtype)))
     print(f"\r{name} ...\033[K", end="\r", file=sys.stderr, flush=True) if sys.stderr.isatty() else None

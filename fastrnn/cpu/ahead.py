@@ -18,25 +18,25 @@ Ahead = namedtuple("Ahead", ("first", "end", "row", "rows", "tiles", "items", "d
 
 
 @helper
-def look_ahead(z, w, part, s, active, row, mine, most):
+def look_ahead(w, part, s, active, row, mine, most):
     """The window from step s on, of `most` rows."""
     rows, end = collect(w, part, s, active, mine, most)
     if w.beside == 0 or rows < w.beside:
         return Ahead(s, end, row, rows, 0, 0, 0)
     tiles = (rows + w.beside - 1) // w.beside
-    return Ahead(s, end, row, rows, tiles, tiles * max(0, min(part.end, z.whole) - part.first), 0)
+    return Ahead(s, end, row, rows, tiles, tiles * max(0, min(part.end, w.whole) - part.first), 0)
 
 
 @helper
-def next_item(z, w, part, ahead, mine, k0):
+def next_item(w, part, ahead, mine, k0):
     """The tile that comes next, its terms from k0: places of its rows of x, weights, what its sums start from and the step
     from row to row there, where they go."""
-    line = z.G * z.L
+    line = w.G * w.L
     row, v0 = w.W * line, (part.first + ahead.done // ahead.tiles) * w.W
     # the last tile ends with the last row
     i = min(ahead.done % ahead.tiles * w.beside, ahead.rows - w.beside)
-    to, weights = shift(mine.pre, (ahead.row + i) * z.G * z.Hp + v0 * line), shift(w.w_ih, v0 * line * w.I + k0 * row)
-    start, step = (to, z.G * z.Hp) if k0 > 0 else (shift(w.b_ih, v0 * line), 0)
+    to, weights = shift(mine.pre, (ahead.row + i) * w.G * w.Hp + v0 * line), shift(w.w_ih, v0 * line * w.I + k0 * row)
+    start, step = (to, w.G * w.Hp) if k0 > 0 else (shift(w.b_ih, v0 * line), 0)
     return shift(mine.x_at, i), weights, start, step, to
 
 
@@ -49,12 +49,3 @@ def one_done(ahead):
 def panels_done(ahead):
     """How many panels have all their tiles."""
     return ahead.done // max(1, ahead.tiles)
-
-
-@helper
-def next_window(w, z, part, active, mine, ahead):
-    """The window after one that is complete.
-
-    The steps of a window can take along twice as many: windows grow from one tile to all that there is room for.
-    """
-    return look_ahead(z, w, part, ahead.end, active, w.capacity - ahead.row, mine, min(w.capacity, 2 * ahead.rows))

@@ -64,16 +64,16 @@ def tanh_of_sum(w, q, key, seen, k):
 
 
 @helper
-def score(w, L, q, keys, seen, length, out):
+def score(w, q, keys, seen, length, out):
     """e_s of a row."""
     if w.summed:
         for s in range(length):
             e = nothing(q)
-            for k in range(0, w.K, L):
+            for k in range(0, w.K, w.L):
                 e = multiply_add(tanh_of_sum(w, q, shift(keys, s * w.keys_s), seen[s], k), load_part(w.v, k, w.K - k), e)
             out[s] = total(e)
         return
-    products_of_rows(q, keys, w.keys_s, w.K, length, L, out)
+    products_of_rows(q, keys, w.keys_s, w.K, length, w.L, out)
     for s in range(length):
         out[s] = out[s] * w.scale[0]
         if w.covered:
@@ -105,10 +105,10 @@ def weighted_sum(a, rows, step, n, count, L, out):
         store_part(out, k, 0, (t,), n - k)
 
 
-def build_attend(dtype, L, digest):
+def build_attend(name, dtype, digest):
     def attend(member, team, args):
         _ = digest
-        w = words_of(args, "attention", "ATTEND", dtype)
+        w = words_of(args, "attention", "ATTEND", name, dtype)
         first, end = rows_of_member(member, team, w.N, w.together)
         mode = flush_denormals()
         for n in range(first, end):
@@ -116,12 +116,12 @@ def build_attend(dtype, L, digest):
             length, a = w.lengths[column], shift(w.weights, n * w.S)
             seen = shift(w.seen, w.parents[n] * w.S)
             if length > 0:
-                score(w, L, shift(w.query, n * w.query_n), shift(w.keys, column * w.keys_n), seen, length, a)
-                softmax(a, length, L)
+                score(w, shift(w.query, n * w.query_n), shift(w.keys, column * w.keys_n), seen, length, a)
+                softmax(a, length, w.L)
             for s in range(length, w.S):
                 a[s] = 0
             values = shift(w.values, column * w.values_n)
-            weighted_sum(a, values, w.values_s, w.M, length, L, shift(w.context, n * w.context_n))
+            weighted_sum(a, values, w.values_s, w.M, length, w.L, shift(w.context, n * w.context_n))
             if w.tracking:
                 after = shift(w.coverage, n * w.S)
                 for s in range(w.S):
@@ -139,10 +139,10 @@ def add_scaled(out, factor, x, n, L):
 
 
 @helper
-def score_gradient(w, n, L, a, d):
+def score_gradient(w, n, a, d):
     """d_s = a_s (d a_s - Σ a d a), from the gradient of the context, of the weights, and of the coverage after the step."""
     length, covered, of_weights = w.lengths[n], shift(w.d_coverage, n * w.S), shift(w.d_weights, n * w.S)
-    products_of_rows(shift(w.d_context, n * w.d_context_n), shift(w.values, n * w.values_n), w.values_s, w.M, length, L, d)
+    products_of_rows(shift(w.d_context, n * w.d_context_n), shift(w.values, n * w.values_n), w.values_s, w.M, length, w.L, d)
     mean = a[0] * 0
     for s in range(length):
         if w.weighted:
@@ -155,27 +155,27 @@ def score_gradient(w, n, L, a, d):
 
 
 @helper
-def back_through_product(w, n, L, d):
+def back_through_product(w, n, d):
     length, q = w.lengths[n], shift(w.query, n * w.query_n)
     seen, covered = shift(w.seen, n * w.S), shift(w.d_coverage, n * w.S)
     for s in range(length):
         at, factor = s * w.keys_s + n * w.keys_n, everywhere(d[s] * w.scale[0])
-        add_scaled(shift(w.d_query, n * w.d_query_n), factor, shift(w.keys, at), w.K, L)
-        add_scaled(shift(w.d_keys, at), factor, q, w.K, L)
+        add_scaled(shift(w.d_query, n * w.d_query_n), factor, shift(w.keys, at), w.K, w.L)
+        add_scaled(shift(w.d_keys, at), factor, q, w.K, w.L)
         if w.covered:
             w.d_cover[n] = w.d_cover[n] + d[s] * seen[s]
             covered[s] = covered[s] + d[s] * w.cover[0]
 
 
 @helper
-def back_through_sum(w, n, L, d):
+def back_through_sum(w, n, d):
     length, q, d_q = w.lengths[n], shift(w.query, n * w.query_n), shift(w.d_query, n * w.d_query_n)
     seen, covered = shift(w.seen, n * w.S), shift(w.d_coverage, n * w.S)
     d_v, d_cover = shift(w.d_v, n * w.K), shift(w.d_cover, n * w.K)
     for s in range(length):
         at, of_score, through = s * w.keys_s + n * w.keys_n, everywhere(d[s]), nothing(q)
         key, d_key = shift(w.keys, at), shift(w.d_keys, at)
-        for k in range(0, w.K, L):
+        for k in range(0, w.K, w.L):
             left = w.K - k
             y = tanh_of_sum(w, q, key, seen[s], k)
             store_part(d_v, k, 0, (multiply_add(of_score, y, load_part(d_v, k, left)),), left)
@@ -190,23 +190,23 @@ def back_through_sum(w, n, L, d):
             covered[s] = covered[s] + total(through)
 
 
-def build_attend_backward(dtype, L, digest):
+def build_attend_backward(name, dtype, digest):
     def attend_backward(member, team, args):
         _ = digest
-        w = words_of(args, "attention", "ATTEND_BACKWARD", dtype)
+        w = words_of(args, "attention", "ATTEND_BACKWARD", name, dtype)
         first, end = rows_of_member(member, team, w.N, w.together)
         mode = flush_denormals()
         d = shift(w.scores, member * w.S)
         for n in range(first, end):
             a = shift(w.weights, n * w.S)
-            score_gradient(w, n, L, a, d)
+            score_gradient(w, n, a, d)
             for s in range(w.lengths[n]):
                 at = s * w.values_s + n * w.values_n
-                add_scaled(shift(w.d_values, at), everywhere(a[s]), shift(w.d_context, n * w.d_context_n), w.M, L)
+                add_scaled(shift(w.d_values, at), everywhere(a[s]), shift(w.d_context, n * w.d_context_n), w.M, w.L)
             if w.summed:
-                back_through_sum(w, n, L, d)
+                back_through_sum(w, n, d)
             else:
-                back_through_product(w, n, L, d)
+                back_through_product(w, n, d)
         restore_denormals(mode)
 
     return attend_backward

@@ -12,10 +12,11 @@ from fastrnn.cpu.simd import (
     SCALAR,
     Lanes,
     Vector,
-    declare,
+    call_address,
     element,
     llvm_vector,
     load_vector,
+    new_function,
     splat,
     store_lanes,
     store_vector,
@@ -58,30 +59,29 @@ class Constants:
 
 
 @intrinsic
-def advance(typing, cell, n, a, a_row, u, u_row, step, hs, cs, y, before, after, y_at, units, saved, saved_step, past):
-    """One step of a vector of units of n rows: a cell's forward (its name a Static), from memory to memory.
+def advance(typing, at, n, a, a_row, u, u_row, step, hs, cs, y, before, after, y_at, units, saved, saved_step, past):
+    """One step of a vector of units of n rows: a cell's forward, from memory to memory.
 
+    at : the address of an advance_function
     a, u : the input's and the recurrent sums, a_row and u_row numbers from a row to the next, `step` from a gate to the next
     before, after, y_at : of each row, where the state lies in hs and cs, where it goes, where h goes in y as well
     units : how many numbers y takes; saved : the tape, behind its state's place, `saved_step` numbers apart unless that is 0
     past : whether the tape is written past the caches, which it would sweep
     """
-    dtype, of_cell = element(a), REGISTRY[cell.value]
 
     def codegen(context, builder, signature, args):
-        builder.call(_advance_function(builder.module, dtype, of_cell), args[1:])
+        call_address(builder, args[0], args[1:])
         return context.get_dummy_value()
 
     intp, table = types.intp, types.CPointer(types.intp)
-    return types.void(cell, intp, a, intp, a, intp, intp, a, a, a, table, table, table, intp, a, intp, intp), codegen
+    return types.void(intp, intp, a, intp, a, intp, intp, a, a, a, table, table, table, intp, a, intp, intp), codegen
 
 
-def _advance_function(module, dtype, cell):
+def advance_function(module, dtype, cell):
     scalar, table = SCALAR[dtype].as_pointer(), I64.as_pointer()
     kinds = [I64, scalar, I64, scalar, I64, I64, scalar, scalar, scalar, table, table, table, I64, scalar, I64, I64]
-    function, new = declare(module, f"fastrnn_advance_{cell.name}_{dtype}", kinds)
-    if not new:
-        return function
+    # named by cell and dtype: so are its constants, which other modules see
+    function = new_function(module, f"fastrnn_advance_{cell.name}_{dtype}", kinds)
     n, a, a_row, u, u_row, step, hs, cs, y, before, after, y_at, units, saved, saved_step, past = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     constants = Constants(builder, dtype)

@@ -4,18 +4,27 @@ import math
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what is applied
 from fastrnn.cpu.arithmetic import applied, difference, everywhere, first_lanes, largest, maximum, nothing, times, total
+from fastrnn.cpu.gemm import lanes_and_rows
 from fastrnn.cpu.kernel import Fields, helper, words_of
 from fastrnn.cpu.panels import input_panel
-from fastrnn.cpu.shares import Sizes, rows_of_member, run_of
+from fastrnn.cpu.shares import rows_of_member
 from fastrnn.cpu.simd import add, load, load_part, shift, static, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
 
 _ROWS = ("N", "together")
+
+
+def _of_one_gate(name, dtype):
+    return lanes_and_rows(name, dtype) | {"G": 1}
+
+
 # the names of what it shares with the loops' input product
 LINEAR = Fields(
     ("x", "w_ih", "b_ih", "out", "work"),
     ("offsets",),
-    (*_ROWS, "I", "O", "W", "x_n", "out_n", "capacity", "activation", "add", "by_units"),
+    (*_ROWS, "I", "O", "W", "V", "x_run", "x_n", "out_n", "capacity", "activation", "add", "by_units"),
+    functions=("product",),
+    constants=_of_one_gate,
 )
 GATHER = Fields(("table", "out"), ("index",), (*_ROWS, "E", "table_n", "out_n"))
 SCATTER = Fields(("dy", "into"), ("index",), ("M", "E", "dy_m"))
@@ -26,11 +35,11 @@ ACTIVATIONS = ("none", "tanh", "relu")
 
 
 @helper
-def finish_linear(w, L, i, count, unit, row, sums):
+def finish_linear(w, i, count, unit, row, sums):
     """From the sums of `count` rows from i, `row` columns from `unit`, to the output."""
     for r in range(count):
         out = shift(w.out, (i + r) * w.out_n)
-        for v in range(0, row, L):
+        for v in range(0, row, w.L):
             y, left = load(sums, r * row + v), w.O - unit - v
             if w.add:
                 y = add(load_part(out, unit + v, left), y)
@@ -41,16 +50,15 @@ def finish_linear(w, L, i, count, unit, row, sums):
             store_part(out, unit + v, 0, (y,), left)
 
 
-def build_linear(dtype, L, R, D, digest):
+def build_linear(name, dtype, digest):
     """out = f(x Wᵀ + b), or f(out + x Wᵀ + b); W in panels, as pack_gates or pack_columns makes them."""
 
     def linear(member, team, args):
         _ = digest
-        w = words_of(args, "dense", "LINEAR", dtype)
-        V = (w.O + L - 1) // L
-        z = Sizes(1, 0, L, R, 1, V, V // w.W, V * L, 0, run_of(w.I, D), 0)
+        w = words_of(args, "dense", "LINEAR", name, dtype)
+        L = w.L
         first, end = rows_of_member(member, team, w.N, w.together)
-        panels = (V + w.W - 1) // w.W
+        panels = (w.V + w.W - 1) // w.W
         panel0, panel1 = 0, panels
         if w.by_units:
             first, end, panel0, panel1 = 0, w.N, panels * member // team, panels * (member + 1) // team
@@ -62,51 +70,52 @@ def build_linear(dtype, L, R, D, digest):
                 offsets[r] = (i + r) * w.x_n
             for panel in range(panel0, panel1):
                 unit = panel * w.W * L
-                row = min(w.W * L, V * L - unit)
+                row = min(w.W * L, w.V * L - unit)
                 following = shift(w.w_ih, min(panel + 1, panel1 - 1) * w.W * L * w.I)
-                input_panel(static(1), z, w, panel, following, count, offsets, sums, row)
-                finish_linear(w, L, i, count, unit, row, sums)
+                input_panel(w, panel, following, count, offsets, sums, row)
+                finish_linear(w, i, count, unit, row, sums)
         restore_denormals(mode)
 
     return linear
 
 
-def build_gather(dtype, L, digest):
+def build_gather(name, dtype, digest):
     def gather(member, team, args):
         _ = digest
-        w = words_of(args, "dense", "GATHER", dtype)
+        w = words_of(args, "dense", "GATHER", name, dtype)
         first, end = rows_of_member(member, team, w.N, w.together)
         for n in range(first, end):
             row, out = shift(w.table, w.index[n] * w.table_n), shift(w.out, n * w.out_n)
-            for k in range(0, w.E, L):
+            for k in range(0, w.E, w.L):
                 store_part(out, k, 0, (load_part(row, k, w.E - k),), w.E - k)
 
     return gather
 
 
-def build_scatter(dtype, L, digest):
+def build_scatter(name, dtype, digest):
     """Members divide the columns: every sum has one order."""
 
     def scatter(member, team, args):
         _ = digest
-        w = words_of(args, "dense", "SCATTER", dtype)
+        w = words_of(args, "dense", "SCATTER", name, dtype)
+        L = w.L
         vectors = (w.E + L - 1) // L
         first, end = vectors * member // team * L, min(w.E, vectors * (member + 1) // team * L)
         for m in range(w.M):
             dy, into = shift(w.dy, m * w.dy_m), shift(w.into, w.index[m] * w.E)
-            for k in range(first, end, L):
+            for k in range(first, end, w.L):
                 store_part(into, k, 0, (add(load_part(into, k, w.E - k), load_part(dy, k, w.E - k)),), w.E - k)
 
     return scatter
 
 
-def build_slope(dtype, L, digest):
+def build_slope(name, dtype, digest):
     def slope(member, team, args):
         _ = digest
-        w = words_of(args, "dense", "SLOPE", dtype)
+        w = words_of(args, "dense", "SLOPE", name, dtype)
         first, end = rows_of_member(member, team, w.N, w.together)
         for n in range(first, end):
-            for k in range(0, w.F, L):
+            for k in range(0, w.F, w.L):
                 d, y = load_part(w.dy, n * w.dy_n + k, w.F - k), load_part(w.y, n * w.y_n + k, w.F - k)
                 store_part(w.out, n * w.out_n + k, 0, (difference(d, times(times(d, y), y)),), w.F - k)
 
@@ -126,16 +135,16 @@ def top_of(x, n, L):
     return top
 
 
-def build_log_sum(dtype, L, digest):
+def build_log_sum(name, dtype, digest):
     def log_sum(member, team, args):
         _ = digest
-        w = words_of(args, "dense", "LOG_SUM", dtype)
+        w = words_of(args, "dense", "LOG_SUM", name, dtype)
         first, end = rows_of_member(member, team, w.N, w.together)
         for n in range(first, end):
             x = shift(w.x, n * w.x_n)
-            top = top_of(x, w.V, L)
-            mass, whole = nothing(x), w.V // L * L
-            for k in range(0, whole, L):
+            top = top_of(x, w.V, w.L)
+            mass, whole = nothing(x), w.V // w.L * w.L
+            for k in range(0, whole, w.L):
                 mass = add(mass, applied(static("exp"), difference(load(x, k), everywhere(top))))
             left = w.V - whole
             if left > 0:
@@ -146,17 +155,17 @@ def build_log_sum(dtype, L, digest):
     return log_sum
 
 
-def build_loss_gradient(dtype, L, digest):
+def build_loss_gradient(name, dtype, digest):
     """out = weight (exp(x - norm) - (1 - ε) [v = label] - ε / V), of each row; smoothing: 1 - ε, ε / V."""
 
     def loss_gradient(member, team, args):
         _ = digest
-        w = words_of(args, "dense", "LOSS", dtype)
+        w = words_of(args, "dense", "LOSS", name, dtype)
         first, end = rows_of_member(member, team, w.N, w.together)
         for n in range(first, end):
             x, out, weight = shift(w.x, n * w.V), shift(w.out, n * w.V), w.weight[n]
             norm = everywhere(w.norm[n])
-            for v in range(0, w.V, L):
+            for v in range(0, w.V, w.L):
                 e = difference(load_part(x, v, w.V - v), norm)
                 e = times(everywhere(weight), difference(applied(static("exp"), e), everywhere(w.smoothing[1])))
                 store_part(out, v, 0, (e,), w.V - v)

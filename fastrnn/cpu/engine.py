@@ -7,10 +7,10 @@ import numpy as np
 
 from fastrnn.cell import Cell
 from fastrnn.contract import Array, Gradients, Lookup, Weights
-from fastrnn.cpu import dense, gemm
+from fastrnn.cpu import compiled, dense, gemm
 from fastrnn.cpu.kernel import Task
 from fastrnn.cpu.memory import Block, Layout, empty, name_of
-from fastrnn.cpu.plan import Forward, Shape, backward_plan, forward_plan, kernel, worth
+from fastrnn.cpu.plan import Forward, Shape, backward_plan, forward_plan, worth
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.target import padded, panel_vectors
 from fastrnn.cpu.threads import get_num_threads, launch
@@ -34,8 +34,8 @@ def prepare(cell: Cell, weights: Weights) -> Prepared:
     G, H, I, dtype = cell.n_gates, w_hh.shape[1], w_ih.shape[1], name_of(w_hh)
     panels = Block(_panels(G, H, I, dtype))
     addresses = {name: panels.at(name) for name in Weights._fields}
-    task = Task(
-        kernel("pack_weights", "", dtype), gemm.PACK_WEIGHTS, from_w_ih=w_ih.ctypes.data, from_w_hh=w_hh.ctypes.data,
+    task = compiled.task(
+        "pack_weights", "", dtype, gemm.PACK_WEIGHTS, from_w_ih=w_ih.ctypes.data, from_w_hh=w_hh.ctypes.data,
         from_b_ih=0 if b_ih is None else b_ih.ctypes.data, from_b_hh=0 if b_hh is None else b_hh.ctypes.data, **addresses,
         G=G, H=H, I=I, W=panel_vectors(G), biases=(b_ih is not None) + 2 * (b_hh is not None),
     )  # fmt: skip
@@ -136,7 +136,7 @@ def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block, lookup
     work.task.set(
         **prepared.addresses, order=rows.block.at("order"), length=rows.block.at("length"),
         hs=states.at("hs"), cs=states.at("cs" if "cs" in states else "hs"),  # a cell without a memory has h for c
-        parents=rows.block.at("same"), saved=states.at("saved") if "saved" in states else 0,
+        parents=rows.block.at("same"), sources=rows.block.at("same"), saved=states.at("saved") if "saved" in states else 0,
         looked_up=lookup is not None,
     )  # fmt: skip
     if lookup is not None:
@@ -191,8 +191,8 @@ def gathered(cell, tape, work, dx):
 
 def scatter(dy: Array, index: Array, into: Array) -> None:
     """into[index[m]] += dy[m], in the order of m. dy (M, E) of any rows, index (M,) and into (V, E) contiguous."""
-    task = Task(
-        kernel("scatter", "", name_of(dy)), dense.SCATTER, dy=dy.ctypes.data, index=index.ctypes.data,
+    task = compiled.task(
+        "scatter", "", name_of(dy), dense.SCATTER, dy=dy.ctypes.data, index=index.ctypes.data,
         into=into.ctypes.data, M=len(dy), E=dy.shape[1], dy_m=dy.strides[0] // dy.itemsize,
     )  # fmt: skip
     launch(task.address, task.words, worth(float(dy.size), 1, dy.shape[1]).size)

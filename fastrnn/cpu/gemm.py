@@ -9,10 +9,18 @@ from collections import namedtuple
 
 from fastrnn.cpu.kernel import Fields, helper, words_of
 from fastrnn.cpu.shares import next_rows
-from fastrnn.cpu.simd import add, ask, load, load_part, shift, static, store, store_part
+from fastrnn.cpu.simd import add, ask, load, load_part, shift, store, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
-from fastrnn.cpu.target import lanes, padded
+from fastrnn.cpu.target import lanes, padded, tile_rows
 from fastrnn.cpu.tile import product, transpose
+
+_WIDTH = 4  # vectors of a panel of B
+
+
+def lanes_and_rows(name, dtype):
+    """Of tiles of that many vectors."""
+    return {"L": lanes(dtype), "R": tile_rows(_WIDTH)}
+
 
 PACK_WEIGHTS = Fields(
     ("from_w_ih", "from_w_hh", "from_b_ih", "from_b_hh", "w_ih", "w_hh", "b_ih", "b_hh"), (), ("G", "H", "I", "W", "biases")
@@ -20,10 +28,10 @@ PACK_WEIGHTS = Fields(
 PACK_COLUMNS = Fields(("w", "out"), (), ("H", "K", "W"))
 GEMM = Fields(
     ("a", "b", "c", "sums", "zero", "work"), ("offsets",),
-    ("M", "N", "K", "a_m", "a_k", "b_k", "c_m", "depth", "chunk", "work_size"),
+    ("M", "N", "K", "a_m", "a_k", "b_k", "c_m", "depth", "chunk", "work_size"), functions=("product",),
+    constants=lanes_and_rows,
 )  # fmt: skip
 _TILES = 32  # of A that are taken together: long runs of memory, and still in the second-level cache
-_WIDTH = 4  # vectors of a panel of B
 
 # a block of the product: rows of C from m, columns n0 to n1, terms from k
 Block = namedtuple("Block", ("m", "rows", "n0", "n1", "k", "depth"))
@@ -32,12 +40,13 @@ Mine = namedtuple("Mine", ("panels", "strips", "tile", "offsets"))
 
 
 @helper
-def pack_gates(w, G, H, K, W, L, out, first, end):
-    """w (G*H, K) -> the panels first..end of the forward loop."""
+def pack_gates(w, matrix, G, H, K, out, first, end):
+    """matrix (G*H, K) -> the panels first..end of the forward loop."""
+    L = w.L
     V = (H + L - 1) // L
     for panel in range(first, end):
-        v0 = panel * W
-        width = min(W, V - v0)
+        v0 = panel * w.W
+        width = min(w.W, V - v0)
         row = G * width * L
         # gate by gate: sixteen rows are as many streams as the hardware prefetches
         for g in range(G):
@@ -45,78 +54,79 @@ def pack_gates(w, G, H, K, W, L, out, first, end):
                 unit = (v0 + v) * L
                 for k in range(0, K, L):
                     to = v0 * L * G * K + k * row + (g * width + v) * L
-                    transpose(w, (g * H + unit) * K + k, K, H - unit, K - k, out, to, row)
+                    transpose(matrix, (g * H + unit) * K + k, K, H - unit, K - k, out, to, row)
 
 
-def build_pack_weights(dtype, L, digest):
+def build_pack_weights(name, dtype, digest):
     """All parameters of a layer into panels; zero where there is no bias."""
 
     def pack_weights(member, team, args):
         _ = digest
-        w = words_of(args, "gemm", "PACK_WEIGHTS", dtype)
-        G, H, I, W, biases = w.G, w.H, w.I, w.W, w.biases
-        V = (H + L - 1) // L
-        panels = (V + W - 1) // W
+        w = words_of(args, "gemm", "PACK_WEIGHTS", name, dtype)
+        G, H, line = w.G, w.H, w.G * w.L
+        V = (H + w.L - 1) // w.L
+        panels = (V + w.W - 1) // w.W
         first, end = panels * member // team, panels * (member + 1) // team
-        pack_gates(w.from_w_ih, G, H, I, W, L, w.w_ih, first, end)
-        pack_gates(w.from_w_hh, G, H, H, W, L, w.w_hh, first, end)
-        for k in range(first * W * G * L, min(V, end * W) * G * L):
+        pack_gates(w, w.from_w_ih, G, H, w.I, w.w_ih, first, end)
+        pack_gates(w, w.from_w_hh, G, H, H, w.w_hh, first, end)
+        for k in range(first * w.W * line, min(V, end * w.W) * line):
             w.b_ih[k] = w.b_hh[k] = 0
-        if biases & 1:
-            pack_gates(w.from_b_ih, G, H, 1, W, L, w.b_ih, first, end)
-        if biases & 2:
-            pack_gates(w.from_b_hh, G, H, 1, W, L, w.b_hh, first, end)
+        if w.biases & 1:
+            pack_gates(w, w.from_b_ih, G, H, 1, w.b_ih, first, end)
+        if w.biases & 2:
+            pack_gates(w, w.from_b_hh, G, H, 1, w.b_hh, first, end)
 
     return pack_weights
 
 
 @helper
-def pack_columns(w, at, step, rows, columns, W, L, out, first, end):
-    """Of `rows` rows of `columns` numbers at w[at:], `step` apart, those from first to end -> panels of W * L columns."""
+def pack_columns(w, matrix, step, rows, columns, W, out, first, end):
+    """Of `rows` rows of `columns` numbers, `step` apart, those from first to end -> panels of W * L columns."""
+    L = w.L
     V = (columns + L - 1) // L
     for v0 in range(0, V, W):
         width = min(W, V - v0)
         for k in range(first, end):
             for v in range(width):
                 unit = (v0 + v) * L
-                part = load_part(w, at + k * step + unit, columns - unit)
+                part = load_part(matrix, k * step + unit, columns - unit)
                 store(out, v0 * L * rows + (k * width + v) * L, part)
 
 
-def build_pack_columns(dtype, L, digest):
+def build_pack_columns(name, dtype, digest):
     """w (K, H) -> panels of a plain product."""
 
     def pack(member, team, args):
         _ = digest
-        w = words_of(args, "gemm", "PACK_COLUMNS", dtype)
-        pack_columns(w.w, 0, w.H, w.K, w.H, w.W, L, w.out, w.K * member // team, w.K * (member + 1) // team)
+        w = words_of(args, "gemm", "PACK_COLUMNS", name, dtype)
+        pack_columns(w, w.w, w.H, w.K, w.H, w.W, w.out, w.K * member // team, w.K * (member + 1) // team)
 
     return pack
 
 
-def build_pack_rows(dtype, L, digest):
+def build_pack_rows(name, dtype, digest):
     """w (H, K) -> panels of a plain product with its transpose."""
 
     def pack(member, team, args):
         _ = digest
-        w = words_of(args, "gemm", "PACK_COLUMNS", dtype)
-        panels = ((w.H + L - 1) // L + w.W - 1) // w.W
-        pack_gates(w.w, 1, w.H, w.K, w.W, L, w.out, panels * member // team, panels * (member + 1) // team)
+        w = words_of(args, "gemm", "PACK_COLUMNS", name, dtype)
+        panels = ((w.H + w.L - 1) // w.L + w.W - 1) // w.W
+        pack_gates(w, w.w, 1, w.H, w.K, w.out, panels * member // team, panels * (member + 1) // team)
 
     return pack
 
 
 @helper
-def add_sums(w, at, L, run):
+def add_sums(w, at, run):
     """w.sums[m] = Σ_k A[m, k], what a block adds to it: `chunk` summands in a row, which are gathered in `run`."""
     sums = shift(w.sums, at.m)
     for k0 in range(0, at.depth, w.chunk):
         for k in range(k0, min(at.depth, k0 + w.chunk)):
             a = shift(w.a, at.m + (at.k + k) * w.a_k)
-            for q in range(0, at.rows, L):
+            for q in range(0, at.rows, w.L):
                 summand = load_part(a, q, at.rows - q)
                 store(run, q, summand if k == k0 else add(load(run, q), summand))
-        for q in range(0, at.rows, L):
+        for q in range(0, at.rows, w.L):
             total = load(run, q)
             if at.k + k0 > 0:
                 total = add(load_part(sums, q, at.rows - q), total)
@@ -124,32 +134,30 @@ def add_sums(w, at, L, run):
 
 
 @helper
-def pack_strips(w, at, L, strips):
+def pack_strips(w, at, strips):
     """A block of A -> strips of L rows, [strip][k][row]: a tile reads one run of memory."""
     for k in range(at.depth):
         a = shift(w.a, at.m + (at.k + k) * w.a_k)
-        for q in range(0, at.rows, L):
-            store(strips, q * at.depth + k * L, load_part(a, q, at.rows - q))
+        for q in range(0, at.rows, w.L):
+            store(strips, q * at.depth + k * w.L, load_part(a, q, at.rows - q))
 
 
 @helper
-def edge(w, at, width, n, a, a_step, panel, q, unit, L, mine):
-    """A tile whose last columns are no whole vectors: by way of memory of its own."""
-    product(
-        static(1), width, n, a, mine.offsets, a_step, panel, width * L, w.zero, 0, mine.tile, width * L, at.depth, panel, 0
-    )
+def add_edge(w, at, width, n, q, unit, mine):
+    """C += the tile in a member's own memory, whose last columns are no whole vectors."""
     for r in range(n):
         for v in range(width):
-            to, left = (at.m + q + r) * w.c_m + unit + v * L, at.n1 - unit - v * L
-            total = load(mine.tile, (r * width + v) * L)
+            to, left = (at.m + q + r) * w.c_m + unit + v * w.L, at.n1 - unit - v * w.L
+            total = load(mine.tile, (r * width + v) * w.L)
             if at.k > 0:
                 total = add(load_part(w.c, to, left), total)
             store_part(w.c, to, 0, (total,), left)
 
 
 @helper
-def multiply(w, at, direct, L, R, mine):
+def multiply(w, at, direct, mine):
     """C += A B for a block, whose A lies in strips unless it is read `direct`."""
+    L, R = w.L, w.R
     V, tiles = (at.n1 - at.n0 + L - 1) // L, (at.rows + R - 1) // R
     row_step, a_step = (w.a_m, w.a_k) if direct else (1, L)
     for v0 in range(0, V, _WIDTH):
@@ -172,14 +180,15 @@ def multiply(w, at, direct, L, R, mine):
                 mine.offsets[r] = (q - strip + r) * row_step
                 for v in range(width):
                     ask(shift(to, r * w.c_m + v * L))
-            if unit + width * L > at.n1:
-                edge(w, at, width, n, a, a_step, panel, q, unit, L, mine)
-            else:
-                start, start_step = (to, w.c_m) if at.k > 0 else (w.zero, 0)
-                product(
-                    static(1), width, n, a, mine.offsets, a_step, panel, width * L,
-                    start, start_step, to, w.c_m, at.depth, ahead, ahead_step,
-                )  # fmt: skip
+            over = unit + width * L > at.n1
+            to, to_step = (mine.tile, width * L) if over else (to, w.c_m)
+            start, start_step = (to, to_step) if at.k > 0 and not over else (w.zero, 0)
+            product(
+                w.product, width, n, a, mine.offsets, a_step, panel, width * L,
+                start, start_step, to, to_step, at.depth, ahead, ahead_step,
+            )  # fmt: skip
+            if over:
+                add_edge(w, at, width, n, q, unit, mine)
             q += n
             tile += 1
 
@@ -189,17 +198,17 @@ def work_size(N, depth, R, dtype):
     return depth * (padded(N, dtype) + padded(_TILES * R, dtype)) + R * _WIDTH * lanes(dtype)
 
 
-def build_gemm(dtype, L, R, digest):
+def build_gemm(name, dtype, digest):
     """C (M, N) = A B, with A[m, k] = a[m a_m + k a_k], B[k, n] = b[k b_k + n]; threads divide the larger of M and N.
 
     Where A lies k by k (a_m = 1) it is packed, unless so few columns use it that this would not pay; and with a `chunk`
     its sums over k go to `sums` (M,).
     """
-    group = _TILES * R
 
     def gemm(member, team, args):
         _ = digest
-        w = words_of(args, "gemm", "GEMM", dtype)
+        w = words_of(args, "gemm", "GEMM", name, dtype)
+        L, group = w.L, _TILES * w.R
         m0, m1, n0, n1, summing = 0, w.M, 0, w.N, w.chunk > 0
         if w.M >= w.N:
             m0, m1 = w.M * member // team, w.M * (member + 1) // team
@@ -214,14 +223,14 @@ def build_gemm(dtype, L, R, digest):
         mine = Mine(panels, strips, shift(strips, (group + L - 1) // L * L * w.depth), shift(w.offsets, member * 8))
         for k in range(0, w.K, w.depth):
             depth = min(w.depth, w.K - k)
-            pack_columns(w.b, k * w.b_k + n0, w.b_k, depth, n1 - n0, _WIDTH, L, panels, 0, depth)
+            pack_columns(w, shift(w.b, k * w.b_k + n0), w.b_k, depth, n1 - n0, _WIDTH, panels, 0, depth)
             for m in range(m0, m1, group):
                 at = Block(m, min(group, m1 - m), n0, n1, k, depth)
                 if summing:
-                    add_sums(w, at, L, strips)
+                    add_sums(w, at, strips)
                 if not direct:
-                    pack_strips(w, at, L, strips)
-                multiply(w, at, direct, L, R, mine)
+                    pack_strips(w, at, strips)
+                multiply(w, at, direct, mine)
         restore_denormals(mode)
 
     return gemm

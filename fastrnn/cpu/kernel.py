@@ -17,21 +17,35 @@ from typing import Any, NamedTuple
 import llvmlite
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import cfunc, types
 from numba.core.datamodel.models import PrimitiveModel
 from numba.core.imputils import lower_getattr_generic
+from numba.core.registry import CPUDispatcher
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.extending import intrinsic, register_jitable, register_model
+from numba.extending import intrinsic, register_model
 
-from fastrnn.cpu.simd import I64, NUMBA
-from fastrnn.cpu.target import TARGET
+from fastrnn.cpu.simd import I64, NUMBA, call_address
+from fastrnn.cpu.target import TARGET, lanes
 
 # no fast-math (NaN, infinity and the order of sums are promises), no bounds checks (pointers have none to check)
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
+# of a function that nothing but compiled code calls
+WITHOUT_WRAPPERS = {"no_cfunc_wrapper": True, "no_cpython_wrapper": True}
 _warned = False  # said once a process
-# a function that kernels call, compiled with each of them; nothing else calls it, so it needs no way in
-helper = register_jitable(no_cfunc_wrapper=True, no_cpython_wrapper=True)
+
+
+class _Helper(CPUDispatcher):
+    """Compiled once for arguments of the same types, whichever of them are numbers in the caller's text."""
+
+    def get_call_template(self, args, kws):
+        return super().get_call_template(tuple(map(types.unliteral, args)), kws)
+
+
+def helper(function):
+    """A function that kernels call, compiled with each of them."""
+    return _Helper(function, targetoptions={"nopython": True} | WITHOUT_WRAPPERS | OPTIONS)
+
+
 SIGNATURE = types.void(types.intp, types.intp, types.CPointer(types.intp))
 
 
@@ -111,28 +125,37 @@ def with_or_without_cache(make: Callable[[bool], Any]) -> Any:
         return found
 
 
+def lanes_only(name: str, dtype: str) -> dict[str, int]:
+    return {"L": lanes(dtype)}
+
+
 class Fields(NamedTuple):
-    """What the words of a kernel's call are: addresses of numbers, addresses of integers, integers, addresses of doubles."""
+    """What the words of a kernel's call are: addresses of numbers and of integers, integers, addresses of what else."""
 
     numbers: tuple[str, ...]
     tables: tuple[str, ...]
     integers: tuple[str, ...]
     doubles: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    # of the cell of a name and a dtype: what is known while compiling
+    constants: Callable[[str, str], dict[str, int]] = lanes_only
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self.numbers, *self.tables, *self.integers, *self.doubles)
+        return (*self.numbers, *self.tables, *self.integers, *self.doubles, *self.functions)
 
 
 class Words(types.Type):
-    """A kernel's words while it runs, each an attribute: a pointer, or an integer."""
+    """A kernel's words while it runs, each an attribute: a pointer, or an integer; and so are its constants."""
 
-    def __init__(self, fields: Fields, dtype: str):
+    def __init__(self, fields: Fields, name: str, dtype: str):
         pointers = {"numbers": NUMBA[dtype], "tables": types.intp, "doubles": types.float64}
-        kinds = {group: types.CPointer(kind) for group, kind in pointers.items()} | {"integers": types.intp}
-        self.kinds = {name: kinds[group] for group in fields._fields for name in getattr(fields, group)}
-        self.places = _places(fields)
-        super().__init__(f"words({dtype}: {' '.join(fields.names)})")
+        kinds: dict[str, types.Type] = {group: types.CPointer(kind) for group, kind in pointers.items()}
+        kinds |= {"integers": types.intp, "functions": types.intp}
+        self.kinds = {name: kinds[group] for group in kinds for name in getattr(fields, group)}
+        self.places, self.constants = _places(fields), fields.constants(name, dtype)
+        self.kinds |= dict.fromkeys(self.constants, types.intp)
+        super().__init__(f"words({dtype}: {' '.join(fields.names)} {self.constants})")
 
 
 @register_model(Words)
@@ -151,6 +174,8 @@ class _WordsAttributes(AttributeTemplate):
 
 @lower_getattr_generic(Words)
 def _word(context, builder, words, value, name):
+    if name in words.constants:
+        return I64(words.constants[name])
     kind = context.get_value_type(words.kinds[name])
     place = builder.gep(value, [I64(words.places[name])])
     word = builder.load(place if kind == I64 else builder.bitcast(place, kind.as_pointer()))
@@ -160,19 +185,14 @@ def _word(context, builder, words, value, name):
 
 
 @intrinsic(prefer_literal=True)
-def words_of(typing, args, home, name, dtype):
-    """The words of the kernel that the module `home` of this package calls `name`."""
-    fields = getattr(import_module(f"fastrnn.cpu.{home.literal_value}"), name.literal_value)
+def words_of(typing, args, home, fields, name, dtype):
+    """The words of a kernel, for the cell of a name: `fields` in the module `home` of this package says which."""
+    found = getattr(import_module(f"fastrnn.cpu.{home.literal_value}"), fields.literal_value)
 
     def codegen(context, builder, signature, values):
         return values[0]
 
-    return Words(fields, dtype.literal_value)(args, home, name, dtype), codegen
-
-
-def _call(builder, address, member, team, words):
-    kind = ir.FunctionType(ir.VoidType(), [I64, I64, I64.as_pointer()])
-    builder.call(builder.inttoptr(address, kind.as_pointer()), [member, team, words])
+    return Words(found, name.literal_value, dtype.literal_value)(args, home, fields, name, dtype), codegen
 
 
 @intrinsic
@@ -181,7 +201,7 @@ def call_kernel(typing, address, member, team, args):
 
     def codegen(context, builder, signature, values):
         data = context.make_array(signature.args[3])(context, builder, values[3]).data
-        _call(builder, *values[:3], data)
+        call_address(builder, values[0], [*values[1:3], data])
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.intp, args), codegen
@@ -192,7 +212,7 @@ def call_at(typing, address, member, team, words):
     """Call the compiled kernel at `address` with the words that a pointer points to."""
 
     def codegen(context, builder, signature, values):
-        _call(builder, *values)
+        call_address(builder, values[0], values[1:])
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.intp, words), codegen

@@ -11,11 +11,11 @@ to the input's sums, one of its rows for each token; rows that continue the same
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what cells call
 from fastrnn.cells import REGISTRY
-from fastrnn.cpu.ahead import look_ahead, next_item, next_window, one_done, panels_done
+from fastrnn.cpu.ahead import look_ahead, next_item, one_done, panels_done
 from fastrnn.cpu.cellcode import cell_backward, load_tape
 from fastrnn.cpu.kernel import Fields, helper, words_of
 from fastrnn.cpu.panels import finish, input_panel, look_up, recurrent_panel, spread_branches
-from fastrnn.cpu.shares import JOINING, Sizes, next_rows, panels_in_turn, part_of, rows_near, run_of, share
+from fastrnn.cpu.shares import JOINING, next_rows, panels_in_turn, part_of, share
 from fastrnn.cpu.simd import add, ask, load, load_part, shift, static, store, store_part
 from fastrnn.cpu.steps import (
     Step,
@@ -29,118 +29,138 @@ from fastrnn.cpu.steps import (
     still_active,
 )  # fmt: skip
 from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
+from fastrnn.cpu.target import lanes, panel_vectors, panels_at_once, tile_rows
 from fastrnn.cpu.tile import product, product_beside, product_of_row
 
+
+def _constants(n_gates, n_parts, n_tape, dtype):
+    """Gates, values kept, lanes, rows of a tile, panels of a single row at once."""
+    rows, panels = tile_rows(n_gates * panel_vectors(n_gates)), panels_at_once(n_gates, n_parts)
+    return {"G": n_gates * n_parts, "K": n_tape, "L": lanes(dtype), "R": rows, "P": panels}
+
+
+def _forward_constants(name, dtype):
+    return _constants(REGISTRY[name].n_gates, 1, REGISTRY[name].n_tape, dtype)
+
+
+def _backward_constants(name, dtype):
+    # a panel of the transposed weights has one column for each unit; the gates are parts of a sum
+    return _constants(1, REGISTRY[name].n_gates, REGISTRY[name].n_tape, dtype)
+
+
+# V : vectors of units, `whole` : how many of their panels are whole, Hp : units with padding; run, x_run : terms of a sum
+# over H and over I that are added up in a row; near : rows that go through all panels together
+_SIZES = ("N", "H", "W", "V", "whole", "Hp", "run")
 _TABLES = ("order", "length", "offsets", "control")
 FORWARD = Fields(
-    ("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "saved", "work", "table"), (*_TABLES, "parents", "tokens"),
-    ("s0", "s1", "N", "I", "H", "W", "x_t", "x_n", "y_t", "y_n", "tokens_t", "tokens_n", "ends", "reverse", "keep", "save",
-     "past", "by_units", "strided", "together", "fed_back", "looked_up", "beside", "capacity", "pre_size", "work_size"),
+    ("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "saved", "work", "table"),
+    (*_TABLES, "parents", "sources", "tokens"),
+    (*_SIZES, "I", "x_run", "near", "s0", "s1", "x_t", "x_n", "y_t", "y_n", "tokens_t", "tokens_n", "ends", "reverse",
+     "keep", "save", "past", "by_units", "strided", "together", "fed_back", "looked_up", "beside", "capacity", "pre_size",
+     "work_size"),
+    functions=("product", "product_of_row", "product_beside", "advance"), constants=_forward_constants,
 )  # fmt: skip
 BACKWARD = Fields(
     ("dy", "saved", "hs", "cs", "dx", "du", "dh", "dc", "w_hh", "zero"), _TABLES,
-    ("s0", "s1", "N", "H", "W", "row", "y_t", "y_n", "ends", "reverse", "by_units", "strided", "shared"),
+    (*_SIZES, "s0", "s1", "row", "y_t", "y_n", "ends", "reverse", "by_units", "strided", "shared"),
+    functions=("product", "product_of_parts"), constants=_backward_constants,
 )  # fmt: skip
 
 
 @helper
-def input_product(cell, z, w, part, row, count, done, mine):
+def input_product(w, part, row, count, done, mine):
     """The input's sums of `count` rows, of one step or several, for this member's panels, of which `done` are known.
 
     row : where they begin among the rows of mine.pre
     """
-    line = z.G * z.L
+    line = w.G * w.L
     for panel in range(part.first, part.end):
         following = shift(w.w_ih, (panel + 1) * w.W * line * w.I)
         if panel + 1 == part.end:
             following = shift(w.w_hh, part.first * w.W * line * w.H)
-        to = shift(mine.pre, row * z.G * z.Hp + panel * w.W * line)
+        to = shift(mine.pre, row * w.G * w.Hp + panel * w.W * line)
         if panel - part.first >= done:
-            input_panel(cell, z, w, panel, following, count, mine.x_at, to, z.G * z.Hp)
-        look_up(z, w, panel, count, mine.token_at, to, z.G * z.Hp)
+            input_panel(w, panel, following, count, mine.x_at, to, w.G * w.Hp)
+        look_up(w, panel, count, mine.token_at, to, w.G * w.Hp)
 
 
 @helper
-def forward_row(cell, z, w, part, s, f, mine, ahead):
+def forward_row(w, part, s, f, mine, ahead):
     """A step of a single row, whose input's sums lie in row f: several panels at once, as long as there are whole ones.
 
     ahead : the input's product of later steps (see ahead.py), which whole panels take along; what is left of it
     """
-    line, done = z.G * z.L, 0
+    line, done = w.G * w.L, 0
     while done < part.end - part.first:
-        panel, many = panels_in_turn(part, done, z.P, z.whole, s)
+        panel, many = panels_in_turn(part, done, w.P, w.whole, s)
         v0 = panel * w.W
-        width = min(w.W, z.V - v0)
+        width = min(w.W, w.V - v0)
         beside = ahead.done < ahead.items and width == w.W
-        for k0 in range(0, w.H, z.run):
+        for k0 in range(0, w.H, w.run):
             start = mine.sums if k0 > 0 else shift(w.b_hh, v0 * line)
-            weights, depth = shift(w.w_hh, (v0 * w.H + k0 * width) * line), min(z.run, w.H - k0)
+            weights, depth = shift(w.w_hh, (v0 * w.H + k0 * width) * line), min(w.run, w.H - k0)
             before = shift(w.hs, mine.before[0] + k0)
             if beside:
-                x_at, x_weights, of_tile, tile_step, tile = next_item(z, w, part, ahead, mine, k0)
+                x_at, x_weights, of_tile, tile_step, tile = next_item(w, part, ahead, mine, k0)
                 product_beside(
-                    cell, many, before, weights, width * line * w.H, start, mine.sums, depth, shift(w.x, k0), x_at,
-                    x_weights, of_tile, tile_step, tile, z.G * z.Hp,
+                    w.product_beside, many, before, weights, width * line * w.H, start, mine.sums, depth,
+                    shift(w.x, k0), x_at, x_weights, of_tile, tile_step, tile, w.G * w.Hp,
                 )  # fmt: skip
             else:
                 product_of_row(
-                    cell, static(1), many * width, before, 0, weights, width * line, width * line * w.H, 0, start, mine.sums,
-                    depth,
+                    w.product_of_row, many * width, before, 0, weights, width * line, width * line * w.H, 0, start,
+                    mine.sums, depth,
                 )  # fmt: skip
         if beside:
             ahead = one_done(ahead)
         for j in range(many):
             at = j * width * line
-            pre = shift(mine.pre, f * z.G * z.Hp + v0 * line + at)
-            finish(cell, z, w, 0, 1, v0 + j * width, width, pre, 0, shift(mine.sums, at), mine)
+            pre = shift(mine.pre, f * w.G * w.Hp + v0 * line + at)
+            finish(w, 0, 1, v0 + j * width, width, pre, 0, shift(mine.sums, at), mine)
         done += many
     return ahead
 
 
 @helper
-def forward_tiles(cell, z, w, part, turn, count, branches, f, mine):
+def forward_tiles(w, part, turn, count, branches, f, mine):
     """A step of several rows, panel by panel. Their input's sums lie from row f; f < 0: they are still to be computed.
 
     branches : how many different rows they continue, fewer than `count` only where f < 0
     """
-    line, panels = z.G * z.L, part.end - part.first
+    line, panels = w.G * w.L, part.end - part.first
     for done in range(panels):
         panel, _ = panels_in_turn(part, done, 1, 0, turn)
         following, _ = panels_in_turn(part, min(done + 1, panels - 1), 1, 0, turn)
         v0 = panel * w.W
-        row = min(w.W, z.V - v0) * line
+        row = min(w.W, w.V - v0) * line
         if f < 0:
             # just before they are used: sums of all panels would have left the cache by then
             recurrent, inputs = shift(w.w_hh, v0 * line * w.H), branches if w.fed_back else count
-            input_panel(cell, z, w, panel, recurrent, inputs, mine.x_at, mine.pre, row)
-            spread_branches(z, mine.pre, row, inputs, count, mine.branch)
-            look_up(z, w, panel, count, mine.token_at, mine.pre, row)
+            input_panel(w, panel, recurrent, inputs, mine.x_at, mine.pre, row)
+            spread_branches(w, mine.pre, row, inputs, count, mine.branch)
+            look_up(w, panel, count, mine.token_at, mine.pre, row)
             after = shift(w.w_ih, following * w.W * line * w.I)
-            recurrent_panel(cell, z, w, panel, after, count, branches, mine.pre, row, mine)
+            recurrent_panel(w, panel, after, count, branches, mine.pre, row, mine)
         else:
             after = shift(w.w_hh, following * w.W * line * w.H)
-            pre = shift(mine.pre, f * z.G * z.Hp + v0 * line)
-            recurrent_panel(cell, z, w, panel, after, count, count, pre, z.G * z.Hp, mine)
+            pre = shift(mine.pre, f * w.G * w.Hp + v0 * line)
+            recurrent_panel(w, panel, after, count, count, pre, w.G * w.Hp, mine)
 
 
-def build_forward(name, dtype, G, K, L, R, P, D, near, digest):
-    """The forward kernel of a cell: G gates, K kept values, L lanes, tiles of R rows, P panels at once for one row; for D
-    and `near` see target.py."""
+def build_forward(name, dtype, digest):
+    """The forward kernel of a cell."""
 
     def forward(member, team, args):
         _ = digest
-        cell = static(name)
-        w = words_of(args, "loops", "FORWARD", dtype)
-        V = (w.H + L - 1) // L
-        z = Sizes(G, K, L, R, P, V, V // w.W, V * L, run_of(w.H, D), run_of(w.I, D), rows_near(w.H + w.I, near))
-        part = part_of(w, member, team, V)
+        w = words_of(args, "loops", "FORWARD", name, dtype)
+        part = part_of(w, member, team)
         if part.team == 0:
             return
         mode = flush_denormals()
         mine = memory_of(w, part)
         active, f, turn = w.N, 0, 0
         single = w.beside > 0 and share(part, active, w.strided, w.together)[2] == 1
-        ahead = look_ahead(z, w, part, w.s0, active, 0, mine, w.beside if single else w.capacity)
+        ahead = look_ahead(w, part, w.s0, active, 0, mine, w.beside if single else w.capacity)
         base = rows_before(w, w.s0) if w.keep else w.s0 % 2 * w.N
         for s in range(w.s0, w.s1):
             active = still_active(active, s, w.length)
@@ -148,25 +168,27 @@ def build_forward(name, dtype, G, K, L, R, P, D, near, digest):
             alone = ahead.first == s and ahead.end == s + 1 and count > 1
             if s == ahead.first and not alone:
                 f = ahead.row
-                input_product(cell, z, w, part, f, ahead.rows, panels_done(ahead), mine)
+                input_product(w, part, f, ahead.rows, panels_done(ahead), mine)
                 if single:
-                    ahead = next_window(w, z, part, active, mine, ahead)
+                    # the steps of a window can take along twice as many: windows grow from a tile to all there is room for
+                    rows = min(w.capacity, 2 * ahead.rows)
+                    ahead = look_ahead(w, part, ahead.end, active, w.capacity - ahead.row, mine, rows)
             step = Step(s, base, base + active if w.keep else w.N - base, first, by, count)
-            locate(w, z, step, mine)
+            locate(w, step, mine)
             if count == 1:
-                ahead = forward_row(cell, z, w, part, s, f, mine, ahead)
+                ahead = forward_row(w, part, s, f, mine, ahead)
             elif count > 1:
                 # rows that branch find each other among all; others pass by as many as stay near
                 branching = alone and w.together > 1
-                together = count if branching else next_rows(count, z.near)
+                together = count if branching else next_rows(count, w.near)
                 for i in range(0, count, together):
                     n, at = min(together, count - i), -1 if alone else f + i
                     branches = find_branches(w, n, mine) if branching else n
-                    forward_tiles(cell, z, w, part, turn, n, branches, at, from_row(mine, i))
+                    forward_tiles(w, part, turn, n, branches, at, from_row(mine, i))
                     turn += 1
             if not single and s + 1 == ahead.end:
                 # once this window's places are not read any more
-                ahead = look_ahead(z, w, part, s + 1, active, 0, mine, w.capacity)
+                ahead = look_ahead(w, part, s + 1, active, 0, mine, w.capacity)
             f += count
             base = step.following
             if w.by_units == JOINING:
@@ -177,101 +199,101 @@ def build_forward(name, dtype, G, K, L, R, P, D, near, digest):
 
 
 @helper
-def ask_gradients(z, w, kept, row, y_row, unit):
+def ask_gradients(w, kept, row, y_row, unit):
     """Ask for what the gradients of a row of the tape need and where they go: the forward pass was long ago."""
     ask(shift(w.dy, y_row + unit))
-    ask(shift(w.cs, row * z.Hp + unit))
-    for k in range(z.K):
-        ask(shift(kept, row * z.K * z.Hp + k * z.Hp + unit))
-    for g in range(z.G):
+    ask(shift(w.cs, row * w.Hp + unit))
+    for k in range(w.K):
+        ask(shift(kept, row * w.K * w.Hp + k * w.Hp + unit))
+    for g in range(w.G):
         ask(shift(w.dx, row * w.row + g * w.H + unit))
         if not w.shared:
             ask(shift(w.du, row * w.row + g * w.H + unit))
 
 
 @helper
-def gradients(cell, z, w, part, step, from_output):
+def gradients(cell, w, part, step, from_output):
     """The cell's backward on this member's rows and units: gradients of the pre-activations, and of c before the step."""
     active = step.following - step.base
     # where h is all the tape, it is the state after the step
-    tape = shift(w.hs, active * z.Hp) if from_output else w.saved
+    tape = shift(w.hs, active * w.Hp) if from_output else w.saved
     for i in range(step.count):
         m = step.first + i * step.by
         y_row, row = place(w, step.s, m, w.y_t, w.y_n), step.base + m
-        kept, at = w.saved, row * z.K * z.Hp
+        kept, at = w.saved, row * w.K * w.Hp
         if from_output:
-            kept, at = w.hs, state_after(w, step, m) * z.Hp
+            kept, at = w.hs, state_after(w, step, m) * w.Hp
         # a row ahead, or the first of the step that comes next
         ahead, y_ahead = row + step.by, y_row
         if i + 1 < step.count:
             y_ahead = place(w, step.s, m + step.by, w.y_t, w.y_n)
         elif step.s > 0:
             ahead, y_ahead = step.base - active + step.first, place(w, step.s - 1, step.first, w.y_t, w.y_n)
-        for v in range(part.first * w.W, min(z.V, part.end * w.W)):
-            unit = v * z.L
-            ask_gradients(z, w, tape, ahead, y_ahead, unit)
-            dh = add(load_part(w.dy, y_row + unit, w.H - unit), load(w.dh, m * z.Hp + unit))
-            saved = load_tape(cell, kept, at + unit, z.Hp)
-            dx, du, dc = cell_backward(cell, dh, load(w.dc, m * z.Hp + unit), load(w.cs, row * z.Hp + unit), saved)
-            store(w.dc, m * z.Hp + unit, dc)
+        for v in range(part.first * w.W, min(w.V, part.end * w.W)):
+            unit = v * w.L
+            ask_gradients(w, tape, ahead, y_ahead, unit)
+            dh = add(load_part(w.dy, y_row + unit, w.H - unit), load(w.dh, m * w.Hp + unit))
+            saved = load_tape(cell, kept, at + unit, w.Hp)
+            dx, du, dc = cell_backward(cell, dh, load(w.dc, m * w.Hp + unit), load(w.cs, row * w.Hp + unit), saved)
+            store(w.dc, m * w.Hp + unit, dc)
             store_part(w.dx, row * w.row + unit, w.H, dx, w.H - unit)
             if not w.shared:
                 store_part(w.du, row * w.row + unit, w.H, du, w.H - unit)
 
 
 @helper
-def backward_row(cell, z, w, part, step):
+def backward_row(w, part, step):
     """dh = W_hhᵀ du of a single row, the gates' sums side by side."""
-    depth, done, m = z.G * w.H, 0, step.first
+    depth, done, m = w.G * w.H, 0, step.first
     while done < part.end - part.first:
-        panel, many = panels_in_turn(part, done, z.P, z.whole, step.s)
+        panel, many = panels_in_turn(part, done, w.P, w.whole, step.s)
         v0 = panel * w.W
-        line = min(w.W, z.V - v0) * z.L
-        to = shift(w.dh, m * z.Hp + v0 * z.L)
-        for k0 in range(0, w.H, z.run):
+        line = min(w.W, w.V - v0) * w.L
+        to = shift(w.dh, m * w.Hp + v0 * w.L)
+        for k0 in range(0, w.H, w.run):
             product_of_row(
-                static(1), cell, many * line // z.L, shift(w.du, (step.base + m) * w.row + k0), w.H,
-                shift(w.w_hh, v0 * z.L * depth + k0 * line), line, line * depth, line * w.H,
-                to if k0 > 0 else w.zero, to, min(z.run, w.H - k0),
+                w.product_of_parts, many * line // w.L, shift(w.du, (step.base + m) * w.row + k0), w.H,
+                shift(w.w_hh, v0 * w.L * depth + k0 * line), line, line * depth, line * w.H,
+                to if k0 > 0 else w.zero, to, min(w.run, w.H - k0),
             )  # fmt: skip
         done += many
 
 
 @helper
-def backward_tiles(z, w, part, step, rows):
+def backward_tiles(w, part, step, rows):
     """dh = W_hhᵀ du of several rows: a block of every gate's terms at a time, panel by panel, a tile of rows at a time.
 
     All panels with a block before the next block: those terms of du stay in the second-level cache.
     """
-    depth, tiles, panels = z.G * w.H, (step.count + z.R - 1) // z.R, part.end - part.first
+    depth, tiles, panels = w.G * w.H, (step.count + w.R - 1) // w.R, part.end - part.first
     for i in range(step.count):
         rows[i] = (step.base + step.first + i * step.by) * w.row
-    for k0 in range(0, w.H, z.run):
-        terms = min(z.run, w.H - k0)
+    for k0 in range(0, w.H, w.run):
+        terms = min(w.run, w.H - k0)
         for done in range(panels):
             panel, _ = panels_in_turn(part, done, 1, 0, step.s)
             after, _ = panels_in_turn(part, min(done + 1, panels - 1), 1, 0, step.s)
             v0 = panel * w.W
-            line = min(w.W, z.V - v0) * z.L
+            line = min(w.W, w.V - v0) * w.L
             ask_step = (line + tiles - 1) // tiles
-            for g in range(z.G):
-                weights = shift(w.w_hh, v0 * z.L * depth + (g * w.H + k0) * line)
+            for g in range(w.G):
+                weights = shift(w.w_hh, v0 * w.L * depth + (g * w.H + k0) * line)
                 following = shift(weights, w.H * line)
-                if g + 1 == z.G:
-                    following = shift(w.w_hh, after * w.W * z.L * depth + k0 * line)
+                if g + 1 == w.G:
+                    following = shift(w.w_hh, after * w.W * w.L * depth + k0 * line)
                 i = 0
                 for tile in range(tiles):
-                    n = next_rows(step.count - i, z.R)
-                    to = shift(w.dh, (step.first + i * step.by) * z.Hp + v0 * z.L)
-                    start, start_step = (to, step.by * z.Hp) if k0 + g > 0 else (w.zero, 0)
+                    n = next_rows(step.count - i, w.R)
+                    to = shift(w.dh, (step.first + i * step.by) * w.Hp + v0 * w.L)
+                    start, start_step = (to, step.by * w.Hp) if k0 + g > 0 else (w.zero, 0)
                     product(
-                        static(1), line // z.L, n, shift(w.du, g * w.H + k0), shift(rows, i), 1, weights, line,
-                        start, start_step, to, step.by * z.Hp, terms, shift(following, ask_step * terms * tile), ask_step,
+                        w.product, line // w.L, n, shift(w.du, g * w.H + k0), shift(rows, i), 1, weights, line,
+                        start, start_step, to, step.by * w.Hp, terms, shift(following, ask_step * terms * tile), ask_step,
                     )  # fmt: skip
                     i += n
 
 
-def build_backward(name, dtype, G, K, L, R, P, D, near, digest):
+def build_backward(name, dtype, digest):
     """The backward kernel of a cell: gradients of the pre-activations, step by step from the end.
 
     Of a cell that keeps its h only, the tape is where the next step's state is.
@@ -281,10 +303,8 @@ def build_backward(name, dtype, G, K, L, R, P, D, near, digest):
     def backward(member, team, args):
         _ = digest
         cell = static(name)
-        w = words_of(args, "loops", "BACKWARD", dtype)
-        V = (w.H + L - 1) // L
-        z = Sizes(G, K, L, R, P, V, V // w.W, V * L, run_of(w.H, D), 0, 0)
-        part = part_of(w, member, team, V)
+        w = words_of(args, "loops", "BACKWARD", name, dtype)
+        part = part_of(w, member, team)
         if part.team == 0:
             return
         mode = flush_denormals()
@@ -296,14 +316,14 @@ def build_backward(name, dtype, G, K, L, R, P, D, near, digest):
             base -= active
             first, by, count = share(part, active, w.strided, 1)
             step = Step(s, base, base + active, first, by, count)
-            gradients(cell, z, w, part, step, from_output)
+            gradients(cell, w, part, step, from_output)
             if w.by_units:
                 # the product needs every unit of the row; what it writes is read by this member only
                 barrier(w.control, part.team, w.s1 - s)
             if count == 1:
-                backward_row(cell, z, w, part, step)
+                backward_row(w, part, step)
             elif count > 1:
-                backward_tiles(z, w, part, step, rows)
+                backward_tiles(w, part, step, rows)
         restore_denormals(mode)
 
     return backward

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn.contract import Array, Weights
-from fastrnn.cpu import attention, dense, engine, gemm, memory, program
-from fastrnn.cpu.kernel import Fields, Task
+from fastrnn.cpu import attention, compiled, dense, engine, gemm, memory, program
+from fastrnn.cpu.kernel import Fields
 from fastrnn.cpu.memory import Block, Layout, name_of
 from fastrnn.cpu.plan import (
     Backward,
@@ -17,12 +17,12 @@ from fastrnn.cpu.plan import (
     Shape,
     Team,
     depth_of_columns,
-    kernel,
     product_plan,
+    run_of,
 )  # fmt: skip
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.running import Operation, Program, run
-from fastrnn.cpu.target import padded, panel_vectors
+from fastrnn.cpu.target import block_depth, lanes, padded, panel_vectors
 from fastrnn.cpu.threads import get_num_threads, launch
 
 __all__ = ["Program", "run"]  # besides what is defined here
@@ -34,7 +34,7 @@ def _operation(
     kind: str, fields: Fields, dtype: str, arrays: dict[str, Array], name: str = "", alive: Any = None, **words: int
 ):
     """An operation on arrays with a time axis in front."""
-    task = Task(kernel(kind, name, dtype), fields, **{key: a.ctypes.data for key, a in arrays.items()}, **words)
+    task = compiled.task(kind, name, dtype, fields, **{key: a.ctypes.data for key, a in arrays.items()}, **words)
     return Operation(task, {key: a.strides[0] for key, a in arrays.items() if a.strides[0]}, (arrays, alive))
 
 
@@ -88,8 +88,8 @@ def pack(w, b=None, transposed=False):
     block = Block(Layout({"w": ((I, padded(O, dtype)), dtype), "b": ((padded(O, dtype),), dtype)}))
     block["b"][:O] = 0 if b is None else b
     block["b"][O:] = 0
-    task = Task(
-        kernel("pack_columns" if transposed else "pack_rows", "", dtype), gemm.PACK_COLUMNS, w=w.ctypes.data,
+    task = compiled.task(
+        "pack_columns" if transposed else "pack_rows", "", dtype, gemm.PACK_COLUMNS, w=w.ctypes.data,
         out=block.at("w"), H=O, K=I, W=panel_vectors(1),
     )  # fmt: skip
     launch(task.address, task.words, engine.packers(w.size))
@@ -99,11 +99,12 @@ def pack(w, b=None, transposed=False):
 def linear(x, weight, out, activation="none", add=False):
     dtype, (I, O), W, team = name_of(x), weight.sizes, panel_vectors(1), get_num_threads()
     scratch = Block(Layout({
-        "work": ((team * _CHUNK * W * padded(1, dtype),), dtype), "offsets": ((team * _CHUNK,), "intp"),
+        "work": ((team * _CHUNK * W * lanes(dtype),), dtype), "offsets": ((team * _CHUNK,), "intp"),
     }))  # fmt: skip
     return _operation(
         "linear", dense.LINEAR, dtype, {"x": x, "out": out}, alive=(weight, scratch), w_ih=weight.block.at("w"),
-        b_ih=weight.block.at("b"), work=scratch.at("work"), offsets=scratch.at("offsets"), I=I, O=O, W=W, capacity=_CHUNK,
+        b_ih=weight.block.at("b"), work=scratch.at("work"), offsets=scratch.at("offsets"), I=I, O=O, W=W,
+        V=padded(O, dtype) // lanes(dtype), x_run=run_of(I, block_depth(1)), capacity=_CHUNK,
         x_n=_step(x), out_n=_step(out), activation=dense.ACTIVATIONS.index(activation), add=add,
     )  # fmt: skip
 
@@ -233,7 +234,8 @@ class Cells:
             words |= {f"{name}_t": _step(array, 0), f"{name}_n": _step(array)}
         growth = {"s0": 1, "s1": 1}
         if parents is not None:
-            words["parents"], growth["parents"] = parents.ctypes.data, parents.strides[0]
+            for name in ("parents", "sources") if fed_back else ("parents",):
+                words[name], growth[name] = parents.ctypes.data, parents.strides[0]
         work.task.set(s0=0, s1=1, fed_back=fed_back, **words)
         self.operations = [Operation(work.task, growth, (x, y, rows, states, prepared, parents, lookup, work))]
         self._kept = prepared, rows, states, x, lookup

@@ -11,85 +11,85 @@ from fastrnn.cpu.tile import product
 
 
 @helper
-def input_panel(cell, z, w, panel, following, count, x_at, to, to_step):
+def input_panel(w, panel, following, count, x_at, to, to_step):
     """to[i] = W_ih x[x_at[i]] + b_ih for the units of a panel; asks for `following`, what is needed next, on the way."""
-    line, v0 = z.G * z.L, panel * w.W
-    row = min(w.W, z.V - v0) * line
-    weights, tiles = shift(w.w_ih, v0 * line * w.I), (count + z.R - 1) // z.R
+    line, v0 = w.G * w.L, panel * w.W
+    row = min(w.W, w.V - v0) * line
+    weights, tiles = shift(w.w_ih, v0 * line * w.I), (count + w.R - 1) // w.R
     ask_step = (row + tiles - 1) // tiles
-    for k0 in range(0, max(1, w.I), z.x_run):
-        k1 = min(w.I, k0 + z.x_run)
+    for k0 in range(0, max(1, w.I), w.x_run):
+        k1 = min(w.I, k0 + w.x_run)
         after = shift(weights, k1 * row) if k1 < w.I else following
         i = 0
         for tile in range(tiles):
-            n = next_rows(count - i, z.R)
+            n = next_rows(count - i, w.R)
             target = shift(to, i * to_step)
             start, start_step = (target, to_step) if k0 > 0 else (shift(w.b_ih, v0 * line), 0)
             product(
-                cell, row // line, n, shift(w.x, k0), shift(x_at, i), 1, shift(weights, k0 * row), row,
+                w.product, row // line, n, shift(w.x, k0), shift(x_at, i), 1, shift(weights, k0 * row), row,
                 start, start_step, target, to_step, k1 - k0, shift(after, ask_step * (k1 - k0) * tile), ask_step,
             )  # fmt: skip
             i += n
 
 
 @helper
-def look_up(z, w, panel, count, token_at, to, to_step):
+def look_up(w, panel, count, token_at, to, to_step):
     """to[i] += table[tokens[token_at[i]]] for the units of a panel, where there is a table."""
     if not w.looked_up:
         return
-    first = panel * w.W * z.L
-    width = min(w.W, z.V - panel * w.W)
+    first = panel * w.W * w.L
+    width = min(w.W, w.V - panel * w.W)
     for i in range(count):
-        row = shift(w.table, w.tokens[token_at[i]] * z.G * w.H + first)
-        for g in range(z.G):
+        row = shift(w.table, w.tokens[token_at[i]] * w.G * w.H + first)
+        for g in range(w.G):
             for v in range(width):
-                at, unit = i * to_step + (g * width + v) * z.L, v * z.L
+                at, unit = i * to_step + (g * width + v) * w.L, v * w.L
                 store(to, at, add(load(to, at), load_part(row, g * w.H + unit, w.H - first - unit)))
 
 
 @helper
-def finish(cell, z, w, i, n, v0, width, pre, pre_step, sums, mine):
+def finish(w, i, n, v0, width, pre, pre_step, sums, mine):
     """The cell's arithmetic on n rows from i and `width` vectors of units, from the input's and the recurrent sums."""
     for v in range(width):
-        unit = (v0 + v) * z.L
+        unit = (v0 + v) * w.L
         advance(
-            cell, n, shift(pre, v * z.L), pre_step, shift(sums, v * z.L), width * z.G * z.L, width * z.L,
+            w.advance, n, shift(pre, v * w.L), pre_step, shift(sums, v * w.L), width * w.G * w.L, width * w.L,
             shift(w.hs, unit), shift(w.cs, unit), shift(w.y, unit), shift(mine.before, i), shift(mine.after, i),
-            shift(mine.y_at, i), w.H - unit, shift(w.saved, unit), w.save * z.Hp, w.past,
+            shift(mine.y_at, i), w.H - unit, shift(w.saved, unit), w.save * w.Hp, w.past,
         )  # fmt: skip
 
 
 @helper
-def spread_branches(z, sums, row, branches, count, branch):
+def spread_branches(w, sums, row, branches, count, branch):
     """sums[i] = sums[branch[i]], of `branches` different rows; from the last, for branch[i] <= i."""
     if branches < count:
         for i in range(count - 1, -1, -1):
-            for v in range(0, row, z.L):
+            for v in range(0, row, w.L):
                 store(sums, i * row + v, load(sums, branch[i] * row + v))
 
 
 @helper
-def recurrent_panel(cell, z, w, panel, following, count, branches, pre, pre_step, mine):
+def recurrent_panel(w, panel, following, count, branches, pre, pre_step, mine):
     """The recurrent product for the units of a panel, a block of its terms after the other, and the cell's arithmetic."""
-    line, v0 = z.G * z.L, panel * w.W
-    row = min(w.W, z.V - v0) * line
-    weights, tiles = shift(w.w_hh, v0 * line * w.H), (branches + z.R - 1) // z.R
+    line, v0 = w.G * w.L, panel * w.W
+    row = min(w.W, w.V - v0) * line
+    weights, tiles = shift(w.w_hh, v0 * line * w.H), (branches + w.R - 1) // w.R
     ask_step = (row + tiles - 1) // tiles
-    for k0 in range(0, w.H, z.run):
-        k1 = min(w.H, k0 + z.run)
+    for k0 in range(0, w.H, w.run):
+        k1 = min(w.H, k0 + w.run)
         after = shift(weights, k1 * row) if k1 < w.H else following
         i = 0
         for tile in range(tiles):
-            n = next_rows(branches - i, z.R)
+            n = next_rows(branches - i, w.R)
             sums = shift(mine.sums, i * row)
             start, start_step = (sums, row) if k0 > 0 else (shift(w.b_hh, v0 * line), 0)
             product(
-                cell, row // line, n, shift(w.hs, k0), shift(mine.origin, i), 1, shift(weights, k0 * row), row,
+                w.product, row // line, n, shift(w.hs, k0), shift(mine.origin, i), 1, shift(weights, k0 * row), row,
                 start, start_step, sums, row, k1 - k0, shift(after, ask_step * (k1 - k0) * tile), ask_step,
             )  # fmt: skip
             if k1 == w.H and branches == count:
-                finish(cell, z, w, i, n, v0, row // line, shift(pre, i * pre_step), pre_step, sums, mine)
+                finish(w, i, n, v0, row // line, shift(pre, i * pre_step), pre_step, sums, mine)
             i += n
     if branches < count:
-        spread_branches(z, mine.sums, row, branches, count, mine.branch)
-        finish(cell, z, w, 0, count, v0, row // line, pre, pre_step, mine.sums, mine)
+        spread_branches(w, mine.sums, row, branches, count, mine.branch)
+        finish(w, 0, count, v0, row // line, pre, pre_step, mine.sums, mine)

@@ -5,14 +5,14 @@ A plan lends works. A work belongs to one call at a time: its memory, and its ta
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from importlib import import_module
+from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array
 from fastrnn.cpu import gemm, loops
-from fastrnn.cpu.kernel import Kernel, Task, compile_kernel, digest
+from fastrnn.cpu.compiled import task
+from fastrnn.cpu.kernel import Task
 from fastrnn.cpu.memory import Block, Layout, Pieces, spread
 from fastrnn.cpu.sync import CONTROL_WORDS
 from fastrnn.cpu.target import (
@@ -22,13 +22,13 @@ from fastrnn.cpu.target import (
     near_numbers,
     padded,
     panel_vectors,
-    panels_at_once,
     rows_beside,
     tile_rows,
 )
 from fastrnn.cpu.threads import get_num_threads, launch
 
 _AHEAD_ROWS = 48  # rows of the input's product that are computed together
+_LEAST_NEAR = 32  # rows that go through all panels together: as many products of a weight pay for fetching it
 CALL_FLOPS = 1e10  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
 _PAST = 1 << 24  # bytes of a tape that is written past the caches: what backward reads first would be gone from them as well
 _TEAM_FLOPS = 5e6  # below, a launch costs more than it saves, or all of it when the threads have gone to sleep
@@ -38,30 +38,7 @@ _TEAM_TAPE_FLOPS = 1e5  # the same in training, where the tape goes from one thr
 _TEAM_PRODUCT_FLOPS = 1e8  # of a product behind a loop of one thread, in whose cache its factors lie
 _FIRST_CACHE, _LAST_CACHE = 1 << 15, 1 << 25  # bytes of the least ones that processors have
 _NEAR_WEIGHTS = 1 << 17  # numbers; more are better divided than read by each thread, unless its rows are many
-# of the builders that do not stand in gemm.py
-_HOMES = dict.fromkeys(("linear", "gather", "scatter", "slope", "log_sum", "loss_gradient"), "dense")
-_HOMES |= dict.fromkeys(("attend", "attend_backward"), "attention") | dict.fromkeys(("program", "choose"), "program")
-_HOMES["probe"] = "probe"
 _DEPTHS = ((1024, 64), (16384, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
-
-
-@cache
-def kernel(kind: str, name: str, dtype: str) -> Kernel:
-    """A compiled kernel: forward and backward of the cell `name`, or one that serves every cell."""
-    L = lanes(dtype)
-    if kind in ("forward", "backward"):
-        cell = REGISTRY[name]
-        build, gates, parts = {
-            "forward": (loops.build_forward, cell.n_gates, 1), "backward": (loops.build_backward, 1, cell.n_gates)
-        }[kind]  # fmt: skip
-        rows, panels = tile_rows(gates * panel_vectors(gates)), panels_at_once(gates, parts)
-        sizes = L, rows, panels, block_depth(gates), near_numbers(dtype)
-        return compile_kernel(build(name, dtype, cell.n_gates, cell.n_tape, *sizes, digest()))
-    build = getattr(import_module(f"fastrnn.cpu.{_HOMES.get(kind, 'gemm')}"), f"build_{kind}")
-    if kind == "choose":
-        return compile_kernel(build(name, dtype, digest()))
-    tiles = {"gemm": (tile_rows(4),), "linear": (tile_rows(4), block_depth(1))}.get(kind, ())
-    return compile_kernel(build(dtype, L, *tiles, digest()))
 
 
 @dataclass(frozen=True)
@@ -199,15 +176,16 @@ class Forward(_Loop):
             "panels": ((G * H * Hp,), dtype),
         }  # fmt: skip
         self.tape = Layout(states | tape) if keep else None
-        self.pack = Task(kernel("pack_columns", "", dtype), gemm.PACK_COLUMNS, H=H, K=G * H, W=panel_vectors(1))
+        self.pack = task("pack_columns", "", dtype, gemm.PACK_COLUMNS, H=H, K=G * H, W=panel_vectors(1))
         self.block = block = Block(Layout({
             "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * (2 * (capacity + N) + 5 * N),), "intp"),
             "work": ((self.team.size * work_size,), dtype),
         } | ({} if keep else states)))  # fmt: skip
         self.control = block["control"]
-        self.task = Task(
-            kernel("forward", cell.name, dtype), loops.FORWARD, control=block.at("control"), offsets=block.at("offsets"),
-            work=block.at("work"), N=N, I=I, H=H, W=panel_vectors(G), ends=self.ends, reverse=reverse, keep=keep,
+        self.task = task(
+            "forward", cell.name, dtype, loops.FORWARD, control=block.at("control"), offsets=block.at("offsets"),
+            work=block.at("work"), **sizes_of(N, H, dtype, G), I=I, x_run=run_of(I, block_depth(G)),
+            near=max(_LEAST_NEAR, near_numbers(dtype) // max(1, H + I)), ends=self.ends, reverse=reverse, keep=keep,
             save=keep and saved > 0, past=total * saved * Hp * ITEMSIZE[dtype] > _PAST, by_units=self.team.by_units,
             strided=ragged, together=1, fed_back=0, beside=beside, capacity=capacity, pre_size=pre_size, work_size=work_size,
         )  # fmt: skip
@@ -242,8 +220,8 @@ class Backward(_Loop):
         block["zero"][...] = 0
         self.control, self.dh, self.dc = block["control"], block["dh"], block["dc"]
         dx, du = block.at("dx"), block.at("dx" if shared else "du")
-        self.task = Task(
-            kernel("backward", cell.name, dtype), loops.BACKWARD, dx=dx, du=du, N=N, H=H, W=panel, row=row,
+        self.task = task(
+            "backward", cell.name, dtype, loops.BACKWARD, dx=dx, du=du, **sizes_of(N, H, dtype, 1), row=row,
             **{piece: block.at(piece) for piece in ("dh", "dc", "zero", "offsets", "control")},
             ends=shape.ends, reverse=reverse, by_units=self.team.by_units, strided=ragged, shared=shared,
         )  # fmt: skip
@@ -255,6 +233,19 @@ class Backward(_Loop):
             {"w_ih": ((GH, I), dtype), "w_hh": ((GH, H), dtype)}
             | {key: bias for key, wanted in zip(("b_ih", "b_hh"), biases, strict=True) if wanted}
         )
+
+
+def sizes_of(N: int, H: int, dtype: str, gates: int) -> dict[str, int]:
+    """The words of a loop that follow from its sizes."""
+    Hp, W = padded(H, dtype), panel_vectors(gates)
+    V = Hp // lanes(dtype)
+    return {"N": N, "H": H, "W": W, "V": V, "whole": V // W, "Hp": Hp, "run": run_of(H, block_depth(gates))}
+
+
+def run_of(terms: int, most: int) -> int:
+    """How many terms of a sum are added up in a row, from zero: at most `most`, the same whatever the tile."""
+    blocks = max(1, -(-terms // most))
+    return max(1, -(-terms // blocks))
 
 
 def depth_of_columns(I: int) -> int:
@@ -282,8 +273,8 @@ class Product:
         self.M, item = M if K and (N or chunk) else 0, ITEMSIZE[dtype]
         self._steps = a_m * item, N * item, item  # bytes from a row of A, of C, of the sums to the next
         self.a = 0  # A's address
-        self.task = Task(
-            kernel("gemm", "", dtype), gemm.GEMM, N=N, K=K, a_m=a_m, a_k=a_k, b_k=b_k, c_m=N, depth=depth, chunk=chunk,
+        self.task = task(
+            "gemm", "", dtype, gemm.GEMM, N=N, K=K, a_m=a_m, a_k=a_k, b_k=b_k, c_m=N, depth=depth, chunk=chunk,
             work_size=self.work_size,
         )  # fmt: skip
 

@@ -3,8 +3,10 @@
 Its members divide the rows, and never meet; or, of few rows, the units of each operation, and meet after each.
 """
 
+from numba.extending import register_jitable
+
 from fastrnn import choices
-from fastrnn.cpu.kernel import Fields, call_at, helper, words_of
+from fastrnn.cpu.kernel import WITHOUT_WRAPPERS, Fields, call_at, helper, words_of
 from fastrnn.cpu.simd import shift
 from fastrnn.cpu.sync import barrier, join_team
 
@@ -21,7 +23,8 @@ CHOOSE = Fields(
 )  # fmt: skip
 
 for text in choices.TEXTS:
-    helper(text)
+    # they call each other as plain functions of Python
+    register_jitable(**WITHOUT_WRAPPERS)(text)
 
 
 @helper
@@ -32,10 +35,10 @@ def all_done(w, first, end):
     return first < end
 
 
-def build_program(dtype, L, digest):
+def build_program(name, dtype, digest):
     def program(member, team, args):
         _ = digest
-        w = words_of(args, "program", "PROGRAM", dtype)
+        w = words_of(args, "program", "PROGRAM", name, dtype)
         first, end, met = w.sentences * member // team, w.sentences * (member + 1) // team, 0
         if w.by_units:
             member, team = join_team(w.control, team)
@@ -58,13 +61,13 @@ def build_program(dtype, L, digest):
     return program
 
 
-def build_choose(text, dtype, digest):
+def build_choose(name, dtype, digest):
     """A kernel of the function of choices.py of that name."""
-    chosen = getattr(choices, text)
+    chosen = getattr(choices, name)
 
     def choose(member, team, args):
         _ = digest
-        w = words_of(args, "program", "CHOOSE", dtype)
+        w = words_of(args, "program", "CHOOSE", "", dtype)
         chosen(w, w.N * member // team, w.N * (member + 1) // team)
 
     return choose

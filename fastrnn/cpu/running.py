@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn.contract import Array
-from fastrnn.cpu import program
+from fastrnn.cpu import compiled, program
 from fastrnn.cpu.kernel import Task
-from fastrnn.cpu.plan import CALL_FLOPS, Team, kernel, worth
+from fastrnn.cpu.plan import CALL_FLOPS, Team, worth
 from fastrnn.cpu.shares import JOINED
 from fastrnn.cpu.sync import CONTROL_WORDS
 from fastrnn.cpu.threads import launch
@@ -29,8 +29,8 @@ class Program:
         self._tables = tables = _tables(operations, steps, rows, together, team)
         self._words = tables["words"].copy()  # as they are before the first step
         self._control, self._done = np.zeros(CONTROL_WORDS, np.intp), np.zeros(groups, np.intp) if done is None else done
-        self._task = Task(
-            kernel("program", "", "float32"), program.PROGRAM,
+        self._task = compiled.task(
+            "program", "", "float32", program.PROGRAM,
             **{name: table.ctypes.data for name, table in tables.items()}, done=self._done.ctypes.data,
             control=self._control.ctypes.data, operations=len(operations), size=tables["growth"].size,
             sentences=groups, by_units=team.by_units,

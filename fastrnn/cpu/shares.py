@@ -7,18 +7,14 @@ from fastrnn.cpu.sync import join_team
 
 # how units are divided: by the members who show up, or by those of a program, who have done so already
 JOINING, JOINED = 1, 2
-# of a kernel: gates, values kept, lanes, rows of a tile, panels of a single row at once; vectors of units, how many of their
-# panels are whole, units with padding; terms of a sum over H and over I that are added up in a row; rows that go through
-# all panels together
-Sizes = namedtuple("Sizes", ("G", "K", "L", "R", "P", "V", "whole", "Hp", "run", "x_run", "near"))
 # of a member: its number, the team's size (0: it came too late), among how many it divides rows, its panels
 Part = namedtuple("Part", ("member", "team", "row_member", "row_team", "first", "end"))
 
 
 @helper
-def part_of(w, member, team, V):
+def part_of(w, member, team):
     """A member's part of a loop with the words w: rows of every panel, or every row of some panels."""
-    panels = (V + w.W - 1) // w.W
+    panels = (w.V + w.W - 1) // w.W
     if w.by_units == JOINING:
         member, team = join_team(w.control, team)
         if member < 0:
@@ -66,19 +62,3 @@ def panels_in_turn(part, done, most, whole, s):
         many = 1
         first = part.end - done - 1 if s % 2 else first
     return first, many
-
-
-@helper
-def run_of(terms, most):
-    """How many terms of a sum are added up in a row, from zero: at most `most`, the same whatever the tile."""
-    blocks = max(1, (terms + most - 1) // most)
-    return max(1, (terms + blocks - 1) // blocks)
-
-
-@helper
-def rows_near(numbers, most):
-    """How many rows of that many numbers go through all panels together: at most `most` numbers in all.
-
-    32 at least: as many products of a weight pay for fetching it.
-    """
-    return max(32, most // max(1, numbers))

@@ -96,16 +96,19 @@ class Lanes:
         return self.new(self.builder.select(hit, self.of(then).value, self.value))
 
 
-def declare(module, name, kinds):
-    """A function to be called and never inlined, and whether it is new: its code is then to be written."""
-    if name in module.globals:
-        return module.globals[name], False
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
-    function.linkage = "linkonce_odr"  # one copy, however many helpers call it
-    function.attributes.add("noinline")
+def new_function(module, name, kinds):
+    """A function whose address kernels are told, its code still to be written."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), module.get_unique_name(name))
+    function.linkage = "internal"
     # registers that are spilled would straddle cache lines in three processes of four; llvmlite does not know this name
     set.add(function.attributes, '"stackrealign"')
-    return function, True
+    return function
+
+
+def call_address(builder, address, values):
+    """Call what lies at an address."""
+    kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+    builder.call(builder.inttoptr(address, kind.as_pointer()), values)
 
 
 def fma(builder, x, y, z):

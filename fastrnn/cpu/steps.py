@@ -38,7 +38,8 @@ def from_row(mine, i):
 @helper
 def place(w, s, m, t_step, n_step):
     """Where step s of sorted row m lies in an array (T, N, ...) of the caller."""
-    t = w.length[m] - 1 - s if w.reverse else s
+    # without a branch, which would double every loop that asks
+    t = s + w.reverse * (w.length[m] - 1 - 2 * s)
     return t * t_step + w.order[m] * n_step
 
 
@@ -70,9 +71,10 @@ def collect(w, part, s, active, mine, most):
             break
         for i in range(count):
             m = first + i * by
-            mine.x_at[filled + i] = place(w, s, w.parents[m] if w.fed_back else m, w.x_t, w.x_n)
-            if w.looked_up:
-                mine.token_at[filled + i] = place(w, s, m, w.tokens_t, w.tokens_n)
+            mine.x_at[filled + i] = place(w, s, w.sources[m], w.x_t, w.x_n)
+        if w.looked_up:
+            for i in range(count):
+                mine.token_at[filled + i] = place(w, s, first + i * by, w.tokens_t, w.tokens_n)
         filled += count
         s += 1
     return filled, s
@@ -85,12 +87,12 @@ def state_after(w, step, m):
 
 
 @helper
-def locate(w, z, step, mine):
+def locate(w, step, mine):
     """Where this member's rows have their state before the step, after it, and their output."""
     for i in range(step.count):
         m = step.first + i * step.by
-        mine.before[i] = (step.base + w.parents[m]) * z.Hp
-        mine.after[i] = state_after(w, step, m) * z.Hp
+        mine.before[i] = (step.base + w.parents[m]) * w.Hp
+        mine.after[i] = state_after(w, step, m) * w.Hp
         mine.y_at[i] = place(w, step.s, m, w.y_t, w.y_n)
 
 
@@ -106,8 +108,7 @@ def find_branches(w, count, mine):
             k += 1
         if k == branches:
             mine.origin[k] = mine.before[i]
-            if w.fed_back:
-                mine.x_at[k] = mine.x_at[i]
+            mine.x_at[k if w.fed_back else i] = mine.x_at[i]
             branches += 1
         mine.branch[i] = k
     return branches

@@ -9,17 +9,17 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastrnn.cells import REGISTRY
 from fastrnn.cpu.simd import (
     I32,
     I64,
     SCALAR,
-    declare,
+    call_address,
     element,
     fma,
     llvm_vector,
     load_vector,
     masked,
+    new_function,
     prefetch_line,
     splat,
     store_vector,
@@ -27,7 +27,7 @@ from fastrnn.cpu.simd import (
 )  # fmt: skip
 from fastrnn.cpu.target import ITEMSIZE, TARGET, lanes, panel_vectors, panels_at_once, rows_beside, tile_rows
 
-# arguments of the generated functions: pointers to numbers, to offsets, integers
+# parameters of the functions: pointers to numbers, to offsets, integers
 _POINTERS, _OFFSETS = ("a", "b", "init", "c", "ahead", "x", "w", "start", "to"), ("a_rows", "x_rows")
 _PRODUCT = ("a", "a_rows", "a_step", "b", "b_step", "init", "init_step", "c", "c_step", "depth", "ahead", "ahead_step")
 _PRODUCT_OF_ROW = ("width", "a", "a_part", "b", "b_step", "b_panel", "b_part", "init", "c", "depth")
@@ -38,83 +38,62 @@ _ASKING_ROWS = 4  # of a tile that asks for what is to come: fewer leave the loa
 
 
 @intrinsic
-def product(typing, gates, width, rows, a, a_rows, a_step, b, b_step, init, init_step, c, c_step, depth, ahead, ahead_step):
+def product(typing, at, width, rows, a, a_rows, a_step, b, b_step, init, init_step, c, c_step, depth, ahead, ahead_step):
     """C[r, v] = init[r, v] + Σ_k a[a_rows[r] + k a_step] b[k b_step + v], v over gates * width vectors.
 
-    gates : Static; width : 1..panel_vectors(gates), rows : 1..tile_rows(gates * width), both at run time
+    at : the address of a product_function; width : 1..panel_vectors(gates), rows : 1..tile_rows(gates * width)
     a_rows : pointer to the offset of each row of A; init_step and c_step : numbers from a row to the next
     ahead, ahead_step : where the cache lines lie that will be needed next, and how many numbers of them go with a k
     """
-    dtype, n_gates = element(a), gate_count(gates)
-
-    def codegen(context, builder, signature, args):
-        builder.call(_product_function(builder.module, dtype, n_gates), args[1:])
-        return context.get_dummy_value()
-
     intp = types.intp
     integers = types.CPointer(intp)
-    return (
-        types.void(gates, intp, intp, a, integers, intp, a, intp, a, intp, a, intp, intp, a, intp),
-        codegen,
-    )
+    return types.void(intp, intp, intp, a, integers, intp, a, intp, a, intp, a, intp, intp, a, intp), _call
 
 
 @intrinsic
-def product_of_row(typing, gates, parts, width, a, a_part, b, b_step, b_panel, b_part, init, c, depth):
+def product_of_row(typing, at, width, a, a_part, b, b_step, b_panel, b_part, init, c, depth):
     """C[v] = init[v] + Σ_p (Σ_k a[p a_part + k] b[p b_part + k b_step + v]) for one row, p < parts.
 
-    gates, parts : Static; width : 1..panel_vectors(gates), or panels_at_once(gates, parts) times the last: as many whole
-    panels, `b_panel` numbers apart
+    at : the address of a row_function; width : 1..panel_vectors(gates), or panels_at_once(gates, parts) times the last: as
+    many whole panels, `b_panel` numbers apart
     """
-    dtype, n_gates, n_parts = element(a), gate_count(gates), gate_count(parts)
-
-    def codegen(context, builder, signature, args):
-        builder.call(_row_function(builder.module, dtype, n_gates, n_parts), args[2:])
-        return context.get_dummy_value()
-
     intp = types.intp
-    return types.void(gates, parts, intp, a, intp, a, intp, intp, intp, a, a, intp), codegen
+    return types.void(intp, intp, a, intp, a, intp, intp, intp, a, a, intp), _call
 
 
 @intrinsic
-def product_beside(typing, gates, panels, a, b, b_panel, init, c, depth, x, x_rows, w, start, start_step, to, to_step):
+def product_beside(typing, at, panels, a, b, b_panel, init, c, depth, x, x_rows, w, start, start_step, to, to_step):
     """product_of_row of 1 or panels_at_once(gates) whole panels, and beside it a tile of another product as deep:
 
     to[r, v] = start[r, v] + Σ_k x[x_rows[r] + k] w[k, v], r < rows_beside(gates), v over a whole panel: where the weights
     of the row come slower than multiply-adds are done, the tile costs nothing.
+
+    at : the address of a beside_function
     """
-    dtype, n_gates = element(a), gate_count(gates)
-
-    def codegen(context, builder, signature, args):
-        builder.call(_beside_function(builder.module, dtype, n_gates), args[1:])
-        return context.get_dummy_value()
-
     intp = types.intp
-    return types.void(gates, intp, a, a, intp, a, a, intp, a, types.CPointer(intp), a, a, intp, a, intp), codegen
+    return types.void(intp, intp, a, a, intp, a, a, intp, a, types.CPointer(intp), a, a, intp, a, intp), _call
 
 
-def gate_count(static):
-    """How many gates a Static says: that number, or those of the cell of that name."""
-    return static.value if isinstance(static.value, int) else REGISTRY[static.value].n_gates
+def _call(context, builder, signature, args):
+    call_address(builder, args[0], args[1:])
+    return context.get_dummy_value()
 
 
-def _declare(module, name, dtype, parameters):
-    """A new function of the module's own, and its arguments by name; None where it is there already."""
+def _new(module, name, dtype, parameters):
+    """A new function, and its arguments by name."""
     scalar = SCALAR[dtype].as_pointer()
     kinds = [scalar if p in _POINTERS else I64.as_pointer() if p in _OFFSETS else I64 for p in parameters]
-    function, new = declare(module, name, kinds)
+    function = new_function(module, name, kinds)
     named = dict(zip(parameters, function.args, strict=True))
     for pointer in ("a", "a_rows", "b", "x", "x_rows", "w"):
-        if new and pointer in named:
+        if pointer in named:
             named[pointer].add_attribute("noalias")
-    return function, named if new else None
+    return function, named
 
 
-def _product_function(module, dtype, n_gates):
-    """The module's own function for that many gates: a switch over the widths and rows, one loop nest each."""
-    function, named = _declare(module, f"fastrnn_product_{dtype}_{n_gates}", dtype, ("width", "rows", *_PRODUCT))
-    if named is None:
-        return function
+def product_function(module, dtype, n_gates):
+    """For that many gates: a switch over the widths and rows, one loop nest each."""
+    function, named = _new(module, "product", dtype, ("width", "rows", *_PRODUCT))
     width, rows, a, a_rows, b, init_step, c_step = (
         named.pop(name) for name in ("width", "rows", "a", "a_rows", "b", "init_step", "c_step")
     )
@@ -138,11 +117,9 @@ def _product_function(module, dtype, n_gates):
     return function
 
 
-def _row_function(module, dtype, n_gates, n_parts):
-    """The module's own function: a switch over the widths; the sums of as many parts at a time as fit the registers."""
-    function, named = _declare(module, f"fastrnn_row_{dtype}_{n_gates}_{n_parts}", dtype, _PRODUCT_OF_ROW)
-    if named is None:
-        return function
+def row_function(module, dtype, n_gates, n_parts):
+    """A switch over the widths; the sums of as many parts at a time as fit the registers."""
+    function, named = _new(module, "product_of_row", dtype, _PRODUCT_OF_ROW)
     end, by_width = _switch(function, named["width"])
     whole, many = panel_vectors(n_gates), panels_at_once(n_gates, n_parts)
     for w in dict.fromkeys((*range(1, whole + 1), whole * many)):
@@ -164,11 +141,9 @@ def _row_function(module, dtype, n_gates, n_parts):
     return function
 
 
-def _beside_function(module, dtype, n_gates):
-    """The module's own function: a switch over the panels."""
-    function, named = _declare(module, f"fastrnn_beside_{dtype}_{n_gates}", dtype, _PRODUCT_BESIDE)
-    if named is None:
-        return function
+def beside_function(module, dtype, n_gates):
+    """A switch over the panels."""
+    function, named = _new(module, "product_beside", dtype, _PRODUCT_BESIDE)
     end, by_panels = _switch(function, named["panels"])
     vectors = n_gates * panel_vectors(n_gates)
     for many in dict.fromkeys((1, panels_at_once(n_gates))):
@@ -220,7 +195,8 @@ def _sums(builder, dtype, chains, asking, a_step, b_step, depth, ahead, ahead_st
         for column in distinct:
             value = vector(*column)
             for row, (_, columns) in enumerate(chains):
-                for i in (i for i, other in enumerate(columns) if other == column):
+                if column in columns:
+                    i = columns.index(column)
                     new[row][i] = fma(builder, factors[row], value, new[row][i])
     else:
         vectors = {column: vector(*column) for column in distinct}

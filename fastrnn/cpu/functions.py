@@ -1,0 +1,63 @@
+"""The functions that kernels call by address: the products of tiles, and a cell's step.
+
+They are most of the machine code. Compiled on their own they are compiled once, not with every kernel that calls them and
+every helper on the way.
+"""
+
+from numba import types
+from numba.extending import intrinsic
+
+import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what cells call
+from fastrnn.cells import REGISTRY
+from fastrnn.cpu.cellcode import advance_function
+from fastrnn.cpu.simd import I64
+from fastrnn.cpu.tile import beside_function, product_function, row_function
+
+# what a kernel of each kind tells the addresses of
+NAMES = {"product": ("product",), "step": ("product_of_row", "product_of_parts", "product_beside", "advance")}
+
+
+def _functions(module, kind, name, dtype):
+    """Those of a kind, for the cell of that name; without one, a product of one gate."""
+    gates = REGISTRY[name].n_gates if name else 1
+    if kind == "product":
+        return (product_function(module, dtype, gates),)
+    return (
+        row_function(module, dtype, gates, 1),
+        row_function(module, dtype, 1, gates),
+        beside_function(module, dtype, gates),
+        advance_function(module, dtype, REGISTRY[name]),
+    )
+
+
+@intrinsic(prefer_literal=True)
+def write_addresses(typing, to, kind, name, dtype):
+    """to[i] = the address of the i-th function of a kind."""
+    literals = kind.literal_value, name.literal_value, dtype.literal_value
+
+    def codegen(context, builder, signature, args):
+        for i, function in enumerate(_functions(builder.module, *literals)):
+            builder.store(builder.ptrtoint(function, I64), builder.gep(args[0], [I64(i)]))
+        return context.get_dummy_value()
+
+    return types.void(to, kind, name, dtype), codegen
+
+
+def build_product(name, dtype, digest):
+    """The kernel that tells the address of a product for as many gates as a cell has."""
+
+    def product(member, team, args):
+        _ = digest
+        write_addresses(args, "product", name, dtype)
+
+    return product
+
+
+def build_step(name, dtype, digest):
+    """The kernel that tells the addresses of what a cell's loops call besides."""
+
+    def step(member, team, args):
+        _ = digest
+        write_addresses(args, "step", name, dtype)
+
+    return step
