@@ -35,7 +35,7 @@ def addresses(kind: str, name: str, dtype: str) -> dict[str, int]:
     """Of the functions of a kind: see functions.py."""
     names = functions.NAMES[kind]
     words = np.zeros(len(names), np.intp)
-    kernel(kind, name, dtype).function.ctypes(0, 1, words.ctypes.data_as(ctypes.POINTER(ctypes.c_ssize_t)))
+    kernel(kind, name, dtype).function.ctypes(0, 1, words.ctypes.data_as(ctypes.POINTER(ctypes.c_int64)))
     return dict(zip(names, words.tolist(), strict=True))
 
 

@@ -33,19 +33,19 @@ from fastrnn.cpu.target import lanes, panel_vectors, panels_at_once, tile_rows
 from fastrnn.cpu.tile import product, product_beside, product_of_row
 
 
-def _constants(n_gates, n_parts, n_tape, dtype):
-    """Gates, values kept, lanes, rows of a tile, panels of a single row at once."""
+def _constants(n_gates, n_parts, dtype):
+    """Gates, lanes, rows of a tile, panels of a single row at once; of panels that hold n_gates gates of n_parts."""
     rows, panels = tile_rows(n_gates * panel_vectors(n_gates)), panels_at_once(n_gates, n_parts)
-    return {"G": n_gates * n_parts, "K": n_tape, "L": lanes(dtype), "R": rows, "P": panels}
+    return {"G": n_gates * n_parts, "L": lanes(dtype), "R": rows, "P": panels}
 
 
 def _forward_constants(name, dtype):
-    return _constants(REGISTRY[name].n_gates, 1, REGISTRY[name].n_tape, dtype)
+    return _constants(REGISTRY[name].n_gates, 1, dtype)
 
 
 def _backward_constants(name, dtype):
-    # a panel of the transposed weights has one column for each unit; the gates are parts of a sum
-    return _constants(1, REGISTRY[name].n_gates, REGISTRY[name].n_tape, dtype)
+    # a panel of the transposed weights has one column for each unit; the gates are parts of a sum. K : values kept
+    return _constants(1, REGISTRY[name].n_gates, dtype) | {"K": REGISTRY[name].n_tape}
 
 
 # V : vectors of units, `whole` : how many of their panels are whole, Hp : units with padding; run, x_run : terms of a sum
