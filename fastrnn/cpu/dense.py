@@ -103,7 +103,7 @@ def build_scatter(name, dtype, digest):
         first, end = vectors * member // team * L, min(w.E, vectors * (member + 1) // team * L)
         for m in range(w.M):
             dy, into = shift(w.dy, m * w.dy_m), shift(w.into, w.index[m] * w.E)
-            for k in range(first, end, w.L):
+            for k in range(first, end, L):
                 store_part(into, k, 0, (add(load_part(into, k, w.E - k), load_part(dy, k, w.E - k)),), w.E - k)
 
     return scatter

@@ -193,8 +193,9 @@ def multiply(w, at, direct, mine):
             tile += 1
 
 
-def work_size(N, depth, R, dtype):
+def work_size(N, depth, dtype):
     """Numbers of working memory that a thread of a product needs: see `Mine`."""
+    R = tile_rows(_WIDTH)
     return depth * (padded(N, dtype) + padded(_TILES * R, dtype)) + R * _WIDTH * lanes(dtype)
 
 

@@ -27,6 +27,7 @@ from numba.extending import intrinsic, register_model
 from fastrnn.cpu.simd import I64, NUMBA, call_address
 from fastrnn.cpu.target import TARGET, lanes
 
+SIGNATURE = types.void(types.intp, types.intp, types.CPointer(types.intp))
 # no fast-math (NaN, infinity and the order of sums are promises), no bounds checks (pointers have none to check)
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
 # of a function that nothing but compiled code calls
@@ -44,9 +45,6 @@ class _Helper(CPUDispatcher):
 def helper(function):
     """A function that kernels call, compiled with each of them."""
     return _Helper(function, targetoptions={"nopython": True} | WITHOUT_WRAPPERS | OPTIONS)
-
-
-SIGNATURE = types.void(types.intp, types.intp, types.CPointer(types.intp))
 
 
 @cache
@@ -130,7 +128,7 @@ def lanes_only(name: str, dtype: str) -> dict[str, int]:
 
 
 class Fields(NamedTuple):
-    """What the words of a kernel's call are: addresses of numbers and of integers, integers, addresses of what else."""
+    """The words of a kernel's call: addresses of numbers and of integers, integers, addresses of doubles, of functions."""
 
     numbers: tuple[str, ...]
     tables: tuple[str, ...]

@@ -23,7 +23,6 @@ from fastrnn.cpu.target import (
     padded,
     panel_vectors,
     rows_beside,
-    tile_rows,
 )
 from fastrnn.cpu.threads import get_num_threads, launch
 
@@ -268,7 +267,7 @@ class Product:
         least = _TEAM_FLOPS if loop.size > 1 else _TEAM_PRODUCT_FLOPS
         self.team = get_num_threads() if least < 2.0 * M * N * K else 1
         depth = max(1, min(depth, K))
-        self.work_size = gemm.work_size(N, depth, tile_rows(4), dtype)
+        self.work_size = gemm.work_size(N, depth, dtype)
         self.rows = max(8, int(CALL_FLOPS / max(1.0, 2.0 * N * K)))  # of C a call
         self.M, item = M if K and (N or chunk) else 0, ITEMSIZE[dtype]
         self._steps = a_m * item, N * item, item  # bytes from a row of A, of C, of the sums to the next
