@@ -8,7 +8,7 @@ what is left is computed when the window's first step has come, and so is all of
 
 from collections import namedtuple
 
-from fastrnn.cpu.kernel import helper
+from fastrnn.cpu.helper import helper
 from fastrnn.cpu.simd import shift
 from fastrnn.cpu.steps import collect
 

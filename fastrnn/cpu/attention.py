@@ -5,7 +5,8 @@ A row's numbers, S or K or M of them, are taken a vector at a time; sums over la
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what is applied
 from fastrnn.cpu.arithmetic import applied, difference, everywhere, multiply_add, nothing, quotient, times, total
-from fastrnn.cpu.kernel import Fields, helper, words_of
+from fastrnn.cpu.helper import helper
+from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.shares import rows_of_member
 from fastrnn.cpu.simd import add, load, load_part, shift, static, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals

@@ -5,7 +5,8 @@ import math
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what is applied
 from fastrnn.cpu.arithmetic import applied, difference, everywhere, first_lanes, largest, maximum, nothing, times, total
 from fastrnn.cpu.gemm import lanes_and_rows
-from fastrnn.cpu.kernel import Fields, helper, words_of
+from fastrnn.cpu.helper import helper
+from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.panels import input_panel
 from fastrnn.cpu.shares import rows_of_member
 from fastrnn.cpu.simd import add, load, load_part, shift, static, store_part

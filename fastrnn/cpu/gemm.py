@@ -7,7 +7,8 @@ Sums over many rows (a weight's gradient) run in blocks, each from zero: a fixed
 
 from collections import namedtuple
 
-from fastrnn.cpu.kernel import Fields, helper, words_of
+from fastrnn.cpu.helper import helper
+from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.shares import next_rows
 from fastrnn.cpu.simd import add, ask, load, load_part, shift, store, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals

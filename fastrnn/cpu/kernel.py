@@ -20,31 +20,15 @@ import numpy as np
 from numba import cfunc, types
 from numba.core.datamodel.models import PrimitiveModel
 from numba.core.imputils import lower_getattr_generic
-from numba.core.registry import CPUDispatcher
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, register_model
 
+from fastrnn.cpu.helper import OPTIONS
 from fastrnn.cpu.simd import I64, NUMBA, call_address
 from fastrnn.cpu.target import TARGET, lanes
 
 SIGNATURE = types.void(types.intp, types.intp, types.CPointer(types.intp))
-# no fast-math (NaN, infinity and the order of sums are promises), no bounds checks (pointers have none to check)
-OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
-# of a function that nothing but compiled code calls
-WITHOUT_WRAPPERS = {"no_cfunc_wrapper": True, "no_cpython_wrapper": True}
 _warned = False  # said once a process
-
-
-class _Helper(CPUDispatcher):
-    """Compiled once for arguments of the same types, whichever of them are numbers in the caller's text."""
-
-    def get_call_template(self, args, kws):
-        return super().get_call_template(tuple(map(types.unliteral, args)), kws)
-
-
-def helper(function):
-    """A function that kernels call, compiled with each of them."""
-    return _Helper(function, targetoptions={"nopython": True} | WITHOUT_WRAPPERS | OPTIONS)
 
 
 @cache

@@ -13,7 +13,8 @@ import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of w
 from fastrnn.cells import REGISTRY
 from fastrnn.cpu.ahead import look_ahead, next_item, one_done, panels_done
 from fastrnn.cpu.cellcode import cell_backward, load_tape
-from fastrnn.cpu.kernel import Fields, helper, words_of
+from fastrnn.cpu.helper import helper
+from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.panels import finish, input_panel, look_up, recurrent_panel, spread_branches
 from fastrnn.cpu.shares import JOINING, next_rows, panels_in_turn, part_of, share
 from fastrnn.cpu.simd import add, ask, load, load_part, shift, static, store, store_part

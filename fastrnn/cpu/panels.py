@@ -4,7 +4,7 @@ w : the words of a kernel, z : its Sizes, mine : a member's memory (see loops.py
 """
 
 from fastrnn.cpu.cellcode import advance
-from fastrnn.cpu.kernel import helper
+from fastrnn.cpu.helper import helper
 from fastrnn.cpu.shares import next_rows
 from fastrnn.cpu.simd import add, load, load_part, shift, store
 from fastrnn.cpu.tile import product

@@ -6,7 +6,8 @@ Its members divide the rows, and never meet; or, of few rows, the units of each 
 from numba.extending import register_jitable
 
 from fastrnn import choices
-from fastrnn.cpu.kernel import WITHOUT_WRAPPERS, Fields, call_at, helper, words_of
+from fastrnn.cpu.helper import WITHOUT_WRAPPERS, helper
+from fastrnn.cpu.kernel import Fields, call_at, words_of
 from fastrnn.cpu.simd import shift
 from fastrnn.cpu.sync import barrier, join_team
 

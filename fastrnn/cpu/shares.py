@@ -2,7 +2,7 @@
 
 from collections import namedtuple
 
-from fastrnn.cpu.kernel import helper
+from fastrnn.cpu.helper import helper
 from fastrnn.cpu.sync import join_team
 
 # how units are divided: by the members who show up, or by those of a program, who have done so already

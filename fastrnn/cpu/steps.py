@@ -5,7 +5,7 @@ w : the words of a kernel (see loops.py); m : a row in the order of lengths, s :
 
 from collections import namedtuple
 
-from fastrnn.cpu.kernel import helper
+from fastrnn.cpu.helper import helper
 from fastrnn.cpu.shares import share
 from fastrnn.cpu.simd import shift
 

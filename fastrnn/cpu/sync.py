@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastrnn.cpu.kernel import helper
+from fastrnn.cpu.helper import helper
 from fastrnn.cpu.simd import I32, I64
 from fastrnn.cpu.target import TARGET
 
