@@ -107,6 +107,15 @@ def test_second_process_hits_for_every_kernel(tmp_path):
     assert set(first) == set(second) >= {"forwardlstm", "backwardgru", "gemm", "alone"}
 
 
+def test_cells_compiled_by_processes_of_their_own_serve_one(tmp_path):
+    """Numba numbers symbols from one in every process: two cells' kernels may have the same names."""
+    copy_package(tmp_path)
+    for cell in ("gru", "lstm"):
+        run(tmp_path, cell)
+    cached, said = run(tmp_path, "lstm", "gru")
+    assert all(cached.values()) and not said, cached
+
+
 @pytest.mark.parametrize("file", ["cells/rnn.py", "cells/lstm.py", "cpu/activations.py", "pointwise.py"])
 def test_edited_source_misses(place, file):
     with open(place / "fastrnn" / file, "a") as source:

@@ -31,10 +31,11 @@ def run(options) -> int:
     if backend() is reference:
         print("nothing to compile: NUMBA_DISABLE_JIT is set, calls run on the NumPy reference", file=sys.stderr)
         return 0
+    from fastrnn.cpu.functions import product_name
+
     rows = [_warm(kind, "", dtype) for dtype in options.dtype for kind in _COMMON]
     for dtype, cell in product(options.dtype, options.cell):
-        # with one gate, the common product
-        rows += [_warm(kind, cell, dtype) for kind in _OF_CELL if kind != "product" or REGISTRY[cell].n_gates > 1]
+        rows += [_warm(kind, cell, dtype) for kind in _OF_CELL if kind != "product" or product_name(cell)]
     if options.seq2seq:
         rows += [_warm("program", "", "float32")]
         rows += [_warm(kind, "", dtype) for dtype in options.dtype for kind in _SEQ2SEQ]

@@ -68,13 +68,8 @@ def advance(typing, at, n, a, a_row, u, u_row, step, hs, cs, y, before, after, y
     units : how many numbers y takes; saved : the tape, behind its state's place, `saved_step` numbers apart unless that is 0
     past : whether the tape is written past the caches, which it would sweep
     """
-
-    def codegen(context, builder, signature, args):
-        call_address(builder, args[0], args[1:])
-        return context.get_dummy_value()
-
     intp, table = types.intp, types.CPointer(types.intp)
-    return types.void(intp, intp, a, intp, a, intp, intp, a, a, a, table, table, table, intp, a, intp, intp), codegen
+    return types.void(intp, intp, a, intp, a, intp, intp, a, a, a, table, table, table, intp, a, intp, intp), call_address
 
 
 def advance_function(module, dtype, cell):

@@ -6,7 +6,6 @@ from importlib import import_module
 
 import numpy as np
 
-from fastrnn.cells import REGISTRY
 from fastrnn.cpu import functions
 from fastrnn.cpu.kernel import Fields, Kernel, Task, compile_kernel, digest
 
@@ -44,6 +43,6 @@ def task(kind: str, name: str, dtype: str, fields: Fields, **words: int) -> Task
     known = {}
     if fields.functions:
         # panels of several gates are a forward loop's
-        of = name if kind == "forward" and REGISTRY[name].n_gates > 1 else ""
+        of = functions.product_name(name) if kind == "forward" else ""
         known = addresses("product", of, dtype) | (addresses("step", name, dtype) if name else {})
     return Task(kernel(kind, name, dtype), fields, **{f: known[f] for f in fields.functions}, **words)

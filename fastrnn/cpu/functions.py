@@ -17,6 +17,11 @@ from fastrnn.cpu.tile import beside_function, product_function, row_function
 NAMES = {"product": ("product",), "step": ("product_of_row", "product_of_parts", "product_beside", "advance")}
 
 
+def product_name(name):
+    """The cell of whose gates a product is: none where there is one gate, whose product serves every cell."""
+    return name if name and REGISTRY[name].n_gates > 1 else ""
+
+
 def _functions(module, kind, name, dtype):
     """Those of a kind, for the cell of that name; without one, a product of one gate."""
     gates = REGISTRY[name].n_gates if name else 1
@@ -43,21 +48,17 @@ def write_addresses(typing, to, kind, name, dtype):
     return types.void(to, kind, name, dtype), codegen
 
 
-def build_product(name, dtype, digest):
-    """The kernel that tells the address of a product for as many gates as a cell has."""
+def _builder(kind):
+    def build(name, dtype, digest):
+        """The kernel that tells the addresses of the functions of a kind."""
 
-    def product(member, team, args):
-        _ = digest
-        write_addresses(args, "product", name, dtype)
+        def addresses(member, team, args):
+            _ = digest
+            write_addresses(args, kind, name, dtype)
 
-    return product
+        return addresses
+
+    return build
 
 
-def build_step(name, dtype, digest):
-    """The kernel that tells the addresses of what a cell's loops call besides."""
-
-    def step(member, team, args):
-        _ = digest
-        write_addresses(args, "step", name, dtype)
-
-    return step
+build_product, build_step = (_builder(kind) for kind in NAMES)

@@ -1,7 +1,7 @@
 """A helper: a function that kernels call, compiled with each of them and never run by itself.
 
 Numba makes machine code of every function, and compiles it again for each number that stands in a caller's text. A helper
-needs neither: left out, a cell compiles in four fifths of the time. Here alone the package relies on Numba's inner classes.
+needs neither: left out, a cell compiles in four fifths of the time. Here alone the package reaches into Numba's compiler.
 """
 
 from typing import Any

@@ -107,7 +107,7 @@ def with_or_without_cache(make: Callable[[bool], Any]) -> Any:
         return found
 
 
-def lanes_only(name: str, dtype: str) -> dict[str, int]:
+def _lanes_only(name: str, dtype: str) -> dict[str, int]:
     return {"L": lanes(dtype)}
 
 
@@ -120,7 +120,7 @@ class Fields(NamedTuple):
     doubles: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
     # of the cell of a name and a dtype: what is known while compiling
-    constants: Callable[[str, str], dict[str, int]] = lanes_only
+    constants: Callable[[str, str], dict[str, int]] = _lanes_only
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -183,8 +183,7 @@ def call_kernel(typing, address, member, team, args):
 
     def codegen(context, builder, signature, values):
         data = context.make_array(signature.args[3])(context, builder, values[3]).data
-        call_address(builder, values[0], [*values[1:3], data])
-        return context.get_dummy_value()
+        return call_address(context, builder, signature, [*values[:3], data])
 
     return types.void(types.intp, types.intp, types.intp, args), codegen
 
@@ -192,9 +191,4 @@ def call_kernel(typing, address, member, team, args):
 @intrinsic
 def call_at(typing, address, member, team, words):
     """Call the compiled kernel at `address` with the words that a pointer points to."""
-
-    def codegen(context, builder, signature, values):
-        call_address(builder, values[0], values[1:])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp, words), codegen
+    return types.void(types.intp, types.intp, types.intp, words), call_address

@@ -49,6 +49,7 @@ def _backward_constants(name, dtype):
     return _constants(1, REGISTRY[name].n_gates, dtype) | {"K": REGISTRY[name].n_tape}
 
 
+# parents : the row whose state a row continues, sources : whose input it reads
 # V : vectors of units, `whole` : how many of their panels are whole, Hp : units with padding; run, x_run : terms of a sum
 # over H and over I that are added up in a row; near : rows that go through all panels together
 _SIZES = ("N", "H", "W", "V", "whole", "Hp", "run")

@@ -1,6 +1,6 @@
 """What a step computes for the units of one panel: the input's sums, the recurrent ones, and the cell's arithmetic on both.
 
-w : the words of a kernel, z : its Sizes, mine : a member's memory (see loops.py, shares.py, steps.py)
+w : the words of a kernel, mine : a member's memory (see loops.py, shares.py, steps.py)
 """
 
 from fastrnn.cpu.cellcode import advance

@@ -10,8 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array
-from fastrnn.cpu import gemm, loops
-from fastrnn.cpu.compiled import task
+from fastrnn.cpu import compiled, gemm, loops
 from fastrnn.cpu.kernel import Task
 from fastrnn.cpu.memory import Block, Layout, Pieces, spread
 from fastrnn.cpu.sync import CONTROL_WORDS
@@ -175,13 +174,13 @@ class Forward(_Loop):
             "panels": ((G * H * Hp,), dtype),
         }  # fmt: skip
         self.tape = Layout(states | tape) if keep else None
-        self.pack = task("pack_columns", "", dtype, gemm.PACK_COLUMNS, H=H, K=G * H, W=panel_vectors(1))
+        self.pack = compiled.task("pack_columns", "", dtype, gemm.PACK_COLUMNS, H=H, K=G * H, W=panel_vectors(1))
         self.block = block = Block(Layout({
             "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * (2 * (capacity + N) + 5 * N),), "intp"),
             "work": ((self.team.size * work_size,), dtype),
         } | ({} if keep else states)))  # fmt: skip
         self.control = block["control"]
-        self.task = task(
+        self.task = compiled.task(
             "forward", cell.name, dtype, loops.FORWARD, control=block.at("control"), offsets=block.at("offsets"),
             work=block.at("work"), **sizes_of(N, H, dtype, G), I=I, x_run=run_of(I, block_depth(G)),
             near=max(_LEAST_NEAR, near_numbers(dtype) // max(1, H + I)), ends=self.ends, reverse=reverse, keep=keep,
@@ -219,7 +218,7 @@ class Backward(_Loop):
         block["zero"][...] = 0
         self.control, self.dh, self.dc = block["control"], block["dh"], block["dc"]
         dx, du = block.at("dx"), block.at("dx" if shared else "du")
-        self.task = task(
+        self.task = compiled.task(
             "backward", cell.name, dtype, loops.BACKWARD, dx=dx, du=du, **sizes_of(N, H, dtype, 1), row=row,
             **{piece: block.at(piece) for piece in ("dh", "dc", "zero", "offsets", "control")},
             ends=shape.ends, reverse=reverse, by_units=self.team.by_units, strided=ragged, shared=shared,
@@ -272,7 +271,7 @@ class Product:
         self.M, item = M if K and (N or chunk) else 0, ITEMSIZE[dtype]
         self._steps = a_m * item, N * item, item  # bytes from a row of A, of C, of the sums to the next
         self.a = 0  # A's address
-        self.task = task(
+        self.task = compiled.task(
             "gemm", "", dtype, gemm.GEMM, N=N, K=K, a_m=a_m, a_k=a_k, b_k=b_k, c_m=N, depth=depth, chunk=chunk,
             work_size=self.work_size,
         )  # fmt: skip

@@ -105,10 +105,12 @@ def new_function(module, name, kinds):
     return function
 
 
-def call_address(builder, address, values):
-    """Call what lies at an address."""
+def call_address(context, builder, signature, args):
+    """The code of an intrinsic that calls what lies at its first argument, with the others."""
+    address, *values = args
     kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
     builder.call(builder.inttoptr(address, kind.as_pointer()), values)
+    return context.get_dummy_value()
 
 
 def fma(builder, x, y, z):

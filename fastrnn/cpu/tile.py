@@ -47,7 +47,7 @@ def product(typing, at, width, rows, a, a_rows, a_step, b, b_step, init, init_st
     """
     intp = types.intp
     integers = types.CPointer(intp)
-    return types.void(intp, intp, intp, a, integers, intp, a, intp, a, intp, a, intp, intp, a, intp), _call
+    return types.void(intp, intp, intp, a, integers, intp, a, intp, a, intp, a, intp, intp, a, intp), call_address
 
 
 @intrinsic
@@ -58,7 +58,7 @@ def product_of_row(typing, at, width, a, a_part, b, b_step, b_panel, b_part, ini
     many whole panels, `b_panel` numbers apart
     """
     intp = types.intp
-    return types.void(intp, intp, a, intp, a, intp, intp, intp, a, a, intp), _call
+    return types.void(intp, intp, a, intp, a, intp, intp, intp, a, a, intp), call_address
 
 
 @intrinsic
@@ -71,12 +71,7 @@ def product_beside(typing, at, panels, a, b, b_panel, init, c, depth, x, x_rows,
     at : the address of a beside_function
     """
     intp = types.intp
-    return types.void(intp, intp, a, a, intp, a, a, intp, a, types.CPointer(intp), a, a, intp, a, intp), _call
-
-
-def _call(context, builder, signature, args):
-    call_address(builder, args[0], args[1:])
-    return context.get_dummy_value()
+    return types.void(intp, intp, a, a, intp, a, a, intp, a, types.CPointer(intp), a, a, intp, a, intp), call_address
 
 
 def _new(module, name, dtype, parameters):
