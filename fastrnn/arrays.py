@@ -21,12 +21,7 @@ def as_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any = N
             return value  # the common case, at once
     array = from_any(name, value)
     native = array.dtype.newbyteorder("=")
-    wanted = DTYPES if dtype is None else (np.dtype(dtype),)
-    if native not in wanted:
-        raise TypeError(f"{name}: got dtype {array.dtype}, wanted {' or '.join(map(str, wanted))}")
-    if array.ndim != len(shape) or any(isinstance(n, int) and n != m for n, m in zip(shape, array.shape, strict=True)):
-        text = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
-        raise ValueError(f"{name}: got shape {array.shape}, wanted ({text})")
+    check_form(name, array.shape, shape, native, DTYPES if dtype is None else (np.dtype(dtype),), array.dtype)
     if array.dtype != native:
         array = array.astype(native)
     item = native.itemsize
@@ -34,6 +29,27 @@ def as_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any = N
     if not rows or not array.flags.aligned or any(step % item for step in array.strides):
         array = np.ascontiguousarray(array)
     return array if array.flags.aligned else array.copy()
+
+
+def check_form(
+    name: str, got: tuple[int, ...], shape: tuple[int | str, ...], dtype: Any, dtypes: tuple[Any, ...], said: Any = None
+) -> None:
+    """Raise unless `dtype` is among `dtypes` and `got` is a `shape`. said : how the dtype is called in an error."""
+    if dtype not in dtypes:
+        raise TypeError(f"{name}: got dtype {said or dtype}, wanted {' or '.join(map(str, dtypes))}")
+    if not _fits(got, shape):
+        text = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+        raise ValueError(f"{name}: got shape {got}, wanted ({text})")
+
+
+def on_device(value: Any) -> bool:
+    """Whether `value` is an array in a GPU's memory, as Numba, CuPy and PyTorch have them."""
+    if isinstance(value, np.ndarray):
+        return False
+    try:
+        return hasattr(value, "__cuda_array_interface__") or hasattr(value, "__cuda_ndarray__")
+    except RuntimeError:  # PyTorch's word for a tensor that requires a gradient
+        return True
 
 
 def _fits(got: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
@@ -51,6 +67,8 @@ def contiguous(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any) 
 
 def from_any(name: str, value: Any) -> Array:
     """`value` as an array of whatever shape and dtype."""
+    if on_device(value):
+        raise TypeError(f"{name}: got an array on a device, wanted one on the host, where the call's others are")
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: got a masked array, wanted a plain one (say what the masked entries are: .filled())")
     try:
@@ -101,3 +119,48 @@ def as_dtype(name: str, value: Any) -> Any:
     if value is None or dtype is None or dtype not in DTYPES:
         raise TypeError(f"{name}: got {value!r}, wanted {' or '.join(map(str, DTYPES))}")
     return dtype
+
+
+# --- what layers do with arrays between the time loops; on a device: fastrnn/cuda/arrays.py
+
+
+def to_host(x: Array) -> Array:
+    return x
+
+
+def placed(x: Array, like: Array) -> Array:
+    """An array of the host where `like` is."""
+    return x
+
+
+def copied(x: Array) -> Array:
+    return x.copy()
+
+
+def empty(shape: tuple[int, ...], like: Array) -> Array:
+    """A new array of the type of `like`."""
+    return np.empty(shape, like.dtype)
+
+
+def lifted(x: Array) -> Array:
+    """(T, I) -> (T, 1, I)"""
+    return x[:, None]
+
+
+def swapped(x: Array) -> Array:
+    """(T, N, I) -> (N, T, I), a view."""
+    return x.swapaxes(0, 1)
+
+
+def plus(a: Array, b: Array) -> Array:
+    return a + b
+
+
+def times(a: Array, b: Array) -> Array:
+    return a * b
+
+
+def stacked(states: list[Array]) -> Array:
+    """Arrays of a shape, one behind the other."""
+    # np.stack takes microseconds, even of one
+    return np.stack(states) if len(states) > 1 else states[0][None]

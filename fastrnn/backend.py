@@ -1,9 +1,33 @@
-"""Which backend a call runs on: the reference everywhere, overwritten where tuned kernels exist."""
+"""Which backend a call runs on: the reference everywhere, tuned kernels where they exist, and a device for its arrays."""
 
 from functools import cache
+from importlib.util import find_spec
 from types import ModuleType
+from typing import Any, NamedTuple
 
-from fastrnn import reference, reference_ops
+from fastrnn import arrays, reference, reference_ops
+
+
+class Place(NamedTuple):
+    """Where a call's arrays are: what checks them, and what works on them."""
+
+    arrays: ModuleType
+    backend: ModuleType
+
+
+def place_of(name: str, value: Any) -> Place:
+    """The place of `value`, an argument of that name; all other arrays of the call have to be there too."""
+    if arrays.on_device(value):
+        return _device(name)
+    return Place(arrays, backend())
+
+
+def _device(name: str) -> Place:
+    if find_spec("numba_cuda") is None:
+        raise ImportError(f"{name}: got an array on a device, which takes the CUDA kernels: pip install 'fastrnn[cuda]'")
+    from fastrnn.cuda import arrays, engine
+
+    return Place(arrays, engine)
 
 
 @cache

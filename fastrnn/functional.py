@@ -7,8 +7,8 @@ result in the input's dtype. `lengths` gives each row its own number of steps: e
 from dataclasses import dataclass
 from typing import Any
 
-from fastrnn.arrays import as_array, as_flag, as_lengths, contiguous, from_any, optional
-from fastrnn.backend import backend
+from fastrnn.arrays import as_flag
+from fastrnn.backend import Place, place_of
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array, Gradients, Weights
 
@@ -20,6 +20,7 @@ class Tape:
     cell: str
     shape: tuple[int, int, int]  # T, N, H
     dtype: Any
+    place: Place
     kept: Any  # the backend's own
 
     @property
@@ -36,33 +37,34 @@ def run(
 ) -> tuple[tuple[Array, Array, Array | None], Tape | None]:
     """Check the arguments of one call, and carry it out."""
     cell = REGISTRY[name]
-    x = as_array("x", x, ("T", "N", "I"))
+    place = place_of("x", x)
+    there, work = place
+    x = there.as_array("x", x, ("T", "N", "I"))
     T, N, I = x.shape
-    params = check_weights(name, weights, I, x.dtype)
+    params = check_weights(place, name, weights, I, x.dtype)
     H = params.w_hh.shape[1]
-    h0, c0 = optional("h0", h0, (N, H), x.dtype), optional("c0", c0, (N, H), x.dtype)
-    lengths, reverse = as_lengths(lengths, N, T), as_flag("reverse", reverse)
-    work = backend()
+    h0, c0 = there.optional("h0", h0, (N, H), x.dtype), there.optional("c0", c0, (N, H), x.dtype)
+    lengths, reverse = there.as_lengths(lengths, N, T), as_flag("reverse", reverse)
     y, h_n, c_n, kept = work.forward(cell, work.prepare(cell, params), x, h0, c0, lengths, reverse, keep)
-    return (y, h_n, c_n), Tape(name, (T, N, H), x.dtype, kept) if keep else None
+    return (y, h_n, c_n), Tape(name, (T, N, H), x.dtype, place, kept) if keep else None
 
 
 def check_weights(
-    name: str, weights: tuple[Any, ...], I: int, dtype: Any, names: tuple[str, ...] = Weights._fields
+    place: Place, name: str, weights: tuple[Any, ...], I: int, dtype: Any, names: tuple[str, ...] = Weights._fields
 ) -> Weights:
     """The parameters of one layer and direction, checked against each other and I."""
-    w_ih, w_hh, b_ih, b_hh = weights
+    (w_ih, w_hh, b_ih, b_hh), there = weights, place.arrays
     G = REGISTRY[name].n_gates
-    w_hh = from_any(names[1], w_hh)
-    shape = w_hh.shape
+    w_hh = there.from_any(names[1], w_hh)
+    shape = tuple(w_hh.shape)
     if len(shape) != 2 or shape[1] == 0 or shape[0] != G * shape[1]:
-        as_array(names[1], w_hh, ("G*H", "H"), dtype)  # says what else may be wrong
+        there.as_array(names[1], w_hh, ("G*H", "H"), dtype)  # says what else may be wrong
         raise ValueError(f"{names[1]}: got shape {shape}, wanted ({f'{G}*H' if G > 1 else 'H'}, H) with H at least 1")
     rows = shape[0]
-    w_hh = contiguous(names[1], w_hh, shape, dtype)
-    w_ih = contiguous(names[0], w_ih, (rows, I), dtype)
+    w_hh = there.contiguous(names[1], w_hh, shape, dtype)
+    w_ih = there.contiguous(names[0], w_ih, (rows, I), dtype)
     biases = zip(names[2:], (b_ih, b_hh), strict=False)  # a layer without biases has no names for them
-    return Weights(w_ih, w_hh, *(None if b is None else contiguous(n, b, (rows,), dtype) for n, b in biases))
+    return Weights(w_ih, w_hh, *(None if b is None else there.contiguous(n, b, (rows,), dtype) for n, b in biases))
 
 
 def run_backward(names: tuple[str, ...], tape: Any, dy: Any, dh_n: Any, dc_n: Any) -> Gradients:
@@ -70,9 +72,10 @@ def run_backward(names: tuple[str, ...], tape: Any, dy: Any, dh_n: Any, dc_n: An
     if not isinstance(tape, Tape) or tape.cell not in names:
         raise TypeError(f"tape: got {tape!r}, wanted what {names[0].split('_')[0]}_forward gave")
     T, N, H = tape.shape
-    dy = optional("dy", dy, (T, N, H), tape.dtype)
-    dh_n, dc_n = optional("dh_n", dh_n, (N, H), tape.dtype), optional("dc_n", dc_n, (N, H), tape.dtype)
-    return backend().backward(REGISTRY[tape.cell], tape.kept, dy, dh_n, dc_n)
+    there, work = tape.place
+    dy = there.optional("dy", dy, (T, N, H), tape.dtype)
+    dh_n, dc_n = there.optional("dh_n", dh_n, (N, H), tape.dtype), there.optional("dc_n", dc_n, (N, H), tape.dtype)
+    return work.backward(REGISTRY[tape.cell], tape.kept, dy, dh_n, dc_n)
 
 
 def _rnn_cell(nonlinearity: Any) -> str:

@@ -1,13 +1,15 @@
 """RNN, GRU and LSTM layers: parameters by PyTorch's names, stacks, directions, dropout."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, Self
 
 import numpy as np
 
-from fastrnn.arrays import as_array, as_dtype, as_flag, as_lengths, as_size, from_any
-from fastrnn.backend import backend
+from fastrnn.arrays import as_dtype, as_flag, as_size
+from fastrnn.backend import place_of
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array, Weights
 from fastrnn.functional import check_weights
@@ -30,7 +32,7 @@ class LayerTape:
     @property
     def nbytes(self) -> int:
         """Bytes kept for backward."""
-        return sum(t.nbytes for stage in self.stages for t in stage) + sum(m.nbytes for m in self.masks if m is not None)
+        return sum(int(kept.nbytes) for kept in chain(*self.stages, self.masks) if kept is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +94,21 @@ class Layer(Parameterised):
         keys = self._keys(layer, direction)
         width = self.hidden_size * self._directions if layer else self.input_size
         found = [self.params[key] for key in keys] + [None] * (4 - len(keys))
-        return check_weights(self._cell, tuple(found), width, self.dtype, keys)
+        return check_weights(self._place, self._cell, tuple(found), width, self.dtype, keys)
+
+    def convert(self, function: Callable[[Any], Any]) -> Self:
+        """Replace every parameter p by function(p), say `cupy.asarray`: the layer computes where its parameters are.
+
+        Arrays of a device may be float16 and bfloat16 too; what a call is given has to be of their type. Returns the layer.
+        """
+        shapes, params = self._shapes(), {name: function(value) for name, value in self.params.items()}
+        there, first = place_of(*next(iter(params.items()))).arrays, next(iter(params.values()))
+        for name, value in params.items():
+            there.as_array(name, value, shapes[name], first.dtype)
+        dtype = str(first.dtype).removeprefix("torch.")
+        self.params, self.dtype = params, dtype if dtype == "bfloat16" else np.dtype(dtype)
+        self._identity, self._held = repr(self), HeldWeights(self)
+        return self
 
     def __repr__(self) -> str:
         options = {
@@ -111,7 +127,7 @@ class Layer(Parameterised):
 
     def _prepare(self, looked_up: bool = False) -> list[list[Any]]:
         """The weights in the backend's form; looked_up : without those of the input, whose sums will be looked up."""
-        cell, work = REGISTRY[self._cell], backend()
+        cell, work = REGISTRY[self._cell], self._place.backend
         stages = [[self._weights(layer, d) for d in range(self._directions)] for layer in range(self.num_layers)]
         if looked_up:
             stages[0] = [weights.without(self.input_size) for weights in stages[0]]
@@ -144,7 +160,9 @@ class Layer(Parameterised):
 
     def freeze(self) -> Frozen:
         """The layer for inference on the weights as they are now, copied and packed once."""
-        return Frozen(copy.deepcopy(self))
+        own, there = copy.copy(self), self._place.arrays
+        own.params = {name: there.copied(value) for name, value in self.params.items()}
+        return Frozen(own)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """The layer one time step at a time, from a zero state, on the weights as they are now."""
@@ -169,7 +187,7 @@ class Layer(Parameterised):
         """
         if not isinstance(tape, LayerTape) or tape.layer != self._identity:
             raise TypeError(f"tape: got {type(tape).__name__}, wanted what this layer's forward gave")
-        (T, N, H), D, cell, work = tape.shape, self._directions, REGISTRY[self._cell], backend()
+        (T, N, H), D, cell, (there, work) = tape.shape, self._directions, REGISTRY[self._cell], self._place
         dy = self._sequence("dy", dy, (T, N, D * H), tape.unbatched)
         ends = self._states("dstate", dstate, N, tape.unbatched)
         starts: list[list[Array]] = [[] for _ in ends]
@@ -181,13 +199,13 @@ class Layer(Parameterised):
                 part = None if dy is None else dy[:, :, d * H : (d + 1) * H]
                 g = work.backward(cell, tape.stages[layer][d], part, *(None if e is None else e[at] for e in ends))
                 stage.insert(0, g)
-                dx = g.x if dx is None else dx + g.x
+                dx = g.x if dx is None else there.plus(dx, g.x)
                 for kept, of_state in zip(starts, (g.h0, g.c0), strict=False):
                     kept.insert(0, of_state)
                 params.update(zip(self._keys(layer, d), (g.w_ih, g.w_hh, g.b_ih, g.b_hh), strict=False))
             mask = tape.masks[layer]
-            dy = dx if mask is None else dx * mask
-        dstates = [_stacked(kept) for kept in starts]
+            dy = dx if mask is None else there.times(dx, mask)
+        dstates = [there.stacked(kept) for kept in starts]
         dx, state = self._result(dy, dstates, tape.unbatched)
         first = tuple(g for g in stage if g.table is not None)
         return LayerGradients(dx, state, {name: params[name] for name in self.params if name in params}, first)
@@ -198,11 +216,12 @@ class Layer(Parameterised):
         """A sequence argument as (T, N, ...)."""
         if value is None:
             return None
+        there = self._place.arrays
         if unbatched:
-            return as_array(name, value, (shape[0], shape[2]), self.dtype)[:, None]
+            return there.lifted(there.as_array(name, value, (shape[0], shape[2]), self.dtype))
         if self.batch_first:
-            return as_array(name, value, (shape[1], shape[0], shape[2]), self.dtype).swapaxes(0, 1)
-        return as_array(name, value, shape, self.dtype)
+            return there.swapped(there.as_array(name, value, (shape[1], shape[0], shape[2]), self.dtype))
+        return there.as_array(name, value, shape, self.dtype)
 
     def _states(self, name, state, N, unbatched):
         """A state argument as a list of (L*D, N, H) or None: h, and c for an LSTM."""
@@ -213,23 +232,25 @@ class Layer(Parameterised):
         rows = self.num_layers * self._directions
         shape = (rows, self.hidden_size) if unbatched else (rows, N, self.hidden_size)
         labels = (f"{name}[0]", f"{name}[1]") if memory else (name,)
-        checked = [None if p is None else as_array(n, p, shape, self.dtype) for n, p in zip(labels, parts, strict=True)]
-        return [p if p is None or not unbatched else p[:, None] for p in checked]
+        there = self._place.arrays
+        checked = [there.optional(n, p, shape, self.dtype) for n, p in zip(labels, parts, strict=True)]
+        return [p if p is None or not unbatched else there.lifted(p) for p in checked]
 
     def _arguments(self, x, state, lengths):
-        x = from_any("x", x)
+        there = self._place.arrays
+        x = there.from_any("x", x)
         unbatched = x.ndim == 2
         sizes = ("T", "N", self.input_size) if not self.batch_first or unbatched else ("N", "T", self.input_size)
-        x = as_array("x", x, (sizes[0], self.input_size) if unbatched else sizes, self.dtype)
-        x = x[:, None] if unbatched else x.swapaxes(0, 1) if self.batch_first else x
+        x = there.as_array("x", x, (sizes[0], self.input_size) if unbatched else sizes, self.dtype)
+        x = there.lifted(x) if unbatched else there.swapped(x) if self.batch_first else x
         T, N, _ = x.shape
-        return x, self._states("state", state, N, unbatched), as_lengths(lengths, N, T), unbatched
+        return x, self._states("state", state, N, unbatched), there.as_lengths(lengths, N, T), unbatched
 
     def _result(self, y, ends, unbatched):
         if unbatched:
             y, ends = y[:, 0], [e[:, 0] for e in ends]
         elif self.batch_first:
-            y = y.swapaxes(0, 1)
+            y = self._place.arrays.swapped(y)
         return y, (tuple(ends) if len(ends) > 1 else ends[0])
 
     def _stack(self, prepared, x, states, lengths, rng, lookups=()):
@@ -237,21 +258,20 @@ class Layer(Parameterised):
 
         Returns y, final states, tapes, dropout masks.
         """
-        cell, work, keep = REGISTRY[self._cell], backend(), rng is not None
+        cell, (there, work), keep = REGISTRY[self._cell], self._place, rng is not None
         (T, N, _), H, D = x.shape, self.hidden_size, self._directions
         ends: list[list[Array]] = [[] for _ in states]
         stages, masks = [], []
         for layer in range(self.num_layers):
             mask = None
             if keep and layer and self.dropout:
-                mask = (rng.random(x.shape) >= self.dropout).astype(self.dtype)
-                mask *= 0 if self.dropout == 1 else 1 / (1 - self.dropout)
-                x = x * mask
-            # in the order of the caller's axes, so that the last layer's y needs no copy
-            y = None
-            if D > 1 or self.batch_first:
-                y = np.empty((N, T, D * H) if self.batch_first else (T, N, D * H), self.dtype)
-                y = y.swapaxes(0, 1) if self.batch_first else y
+                mask = there.placed(_dropout(rng, tuple(x.shape), self.dropout, self.dtype), x)
+                x = there.times(x, mask)
+            # the last layer's in the order of the caller's axes, so that it needs no copy
+            y, batch_first = None, self.batch_first and layer == self.num_layers - 1
+            if D > 1 or batch_first:
+                y = there.empty((N, T, D * H) if batch_first else (T, N, D * H), x)
+                y = there.swapped(y) if batch_first else y
             tapes = []
             for d in range(D):
                 first = [None if s is None else s[layer * D + d] for s in states] + [None] * (2 - len(states))
@@ -264,12 +284,14 @@ class Layer(Parameterised):
             stages.append(tapes)
             masks.append(mask)
             x = out[0] if y is None else y
-        return x, [_stacked(end) for end in ends], stages, masks
+        return x, [there.stacked(end) for end in ends], stages, masks
 
 
-def _stacked(states: list[Array]) -> Array:
-    # np.stack takes microseconds, even of one
-    return np.stack(states) if len(states) > 1 else states[0][None]
+def _dropout(rng: Any, shape: tuple[int, ...], probability: float, dtype: Any) -> Array:
+    """Factors: zero with that probability, else what keeps the mean."""
+    kept = (rng.random(shape) >= probability).astype(np.float64 if dtype == np.float64 else np.float32)
+    kept *= 0 if probability == 1 else 1 / (1 - probability)
+    return kept
 
 
 class RNN(Layer):

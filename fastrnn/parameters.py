@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.arrays import from_any
+from fastrnn.arrays import DTYPES, from_any, on_device
+from fastrnn.backend import Place, place_of
 from fastrnn.contract import Array
 
 
@@ -54,12 +55,22 @@ class Parameterised:
     params: MutableMapping[str, Array]
     dtype: Any
 
+    @property
+    def on_device(self) -> bool:
+        """Whether the parameters are in a GPU's memory."""
+        return on_device(next(iter(self.params.values())))
+
+    @property
+    def _place(self) -> Place:
+        """Where the parameters are."""
+        return place_of(*next(iter(self.params.items())))
+
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: value.shape for name, value in self.params.items()}
 
     def state_dict(self) -> dict[str, Array]:
-        """A copy of the parameters by name."""
-        return {name: np.array(value) for name, value in self.params.items()}
+        """A copy of the parameters by name, on the host."""
+        return {name: np.array(place_of(name, p).arrays.to_host(p)) for name, p in self.params.items()}
 
     def load_state_dict(self, state: Any) -> None:
         """Take copies of the parameters in `state`, a mapping of every name to an array or torch tensor of its shape.
@@ -80,5 +91,6 @@ class Parameterised:
                 raise TypeError(f"{name}: got dtype {value.dtype}, wanted floating point")
             if value.shape != shape:
                 raise ValueError(f"{name}: got shape {value.shape}, wanted {shape}")
-            taken[name] = np.array(value, self.dtype, order="C")
+            there, like = place_of(name, self.params[name]).arrays, self.params[name]
+            taken[name] = there.placed(np.array(value, self.dtype if self.dtype in DTYPES else np.float32, order="C"), like)
         self.params.update(taken)

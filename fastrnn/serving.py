@@ -43,7 +43,7 @@ class ShortCalls:
 
     def __init__(self, layer: Any):
         self._cell = REGISTRY[layer._cell]
-        self._plain = layer.num_layers == 1 and not layer.bidirectional and not layer.batch_first
+        self._plain = layer.num_layers == 1 and not (layer.bidirectional or layer.batch_first or layer.on_device)
         self._dtype, self._inputs = layer.dtype, layer.input_size
         self.weights = sum(map(prod, layer._shapes().values()))  # numbers
 
@@ -125,9 +125,10 @@ class HeldWeights:
         now = self._layer.params
         if len(held.arrays) != len(now) or any(a is not b for a, b in zip(held.arrays, now.values(), strict=True)):
             return False
+        work = self._layer._place.backend
         for stage in held.form:
             for one in stage:
-                backend().refresh(one)
+                work.refresh(one)
         return True
 
     def _sources(self) -> list[Any]:
@@ -179,7 +180,7 @@ class Stream:
     def __init__(self, layer: Any, prepared: Any, batch_size: int):
         if layer.bidirectional:
             raise ValueError("stream: got a bidirectional layer, whose second direction starts at the end; wanted one way")
-        work, cell = backend(), REGISTRY[layer._cell]
+        work, cell = layer._place.backend, REGISTRY[layer._cell]
         self._stages = [work.stream(cell, stage[0], batch_size) for stage in prepared]
         self._memory, self._shape = cell.memory, (batch_size, layer.input_size)
 

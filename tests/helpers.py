@@ -61,6 +61,11 @@ FLOAT64_ULPS = 2.5  # float32 is held to 2; measured in float64: exp 0.98, sigmo
 COMPLEX_STEP = 1e-14  # a complex step is exact: what is left is rounding
 REFERENCE_FLOAT64 = 1e-12  # two orders of summation in double precision
 ENGINE = {"float32": 2e-6, "float64": 1e-13}  # kernels against the reference in double precision
+DEVICE = {
+    "float32": 2e-6,
+    "float64": 1e-13,
+    "float16": 1e-3,
+}  # the same of CUDA kernels; half precision rounds what it stores
 CENTRAL_DIFFERENCE = 1e-8  # absolute, or relative where the slope is above 1: steps of 1e-5 in double precision
 SEQ2SEQ_FLOAT64 = 1e-10  # a whole model, loss and gradients, in double precision
 DECODED = {"rtol": 1e-10, "atol": 1e-12}  # scores, log probabilities and weights of two ways to the same tokens

@@ -10,10 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .workloads import Workload
+from fastrnn.bench import on_device
+from fastrnn.bench.workloads import Workload
 
 Call = Callable[[], tuple[Any, ...]]
-TOLERANCE = {"float32": 1e-4, "float64": 1e-10}  # relative to the largest number of each answer
+TOLERANCE = {
+    "float32": 1e-4,
+    "float64": 1e-10,
+    "float16": 1e-2,
+    "bfloat16": 5e-2,
+}  # relative to the largest number of each answer
 
 
 class Unsupported(Exception):
@@ -229,21 +235,28 @@ IMPLEMENTATIONS = {
 }
 
 
+DEVICE_IMPLEMENTATIONS = {
+    "fastrnn": Implementation(on_device.of_fastrnn, ("numba_cuda",)),
+    "torch": Implementation(on_device.of_torch, ("torch",)),
+}
+TABLES = {"cpu": IMPLEMENTATIONS, "cuda": DEVICE_IMPLEMENTATIONS}
+
+
 def missing(name: str) -> list[str]:
     """The modules that an implementation needs and that are not installed."""
     return [module for module in IMPLEMENTATIONS[name].modules if find_spec(module) is None]
 
 
-def check(name: str, w: Workload, threads: int = 1) -> float:
+def check(name: str, w: Workload, threads: int = 1, device: str = "cpu") -> float:
     """The largest error of an implementation on the first steps of a workload, against the reference in double precision.
 
     Raises ArithmeticError where it is more than the dtype's tolerance.
     """
     brief = w.brief()
-    got, want = IMPLEMENTATIONS[name].make(brief, threads)(), of_reference(brief, threads, np.float64)()
+    got, want = TABLES[device][name].make(brief, threads)(), of_reference(brief, threads, np.float64)()
     worst = 0.0
     for a, b in zip(got, want, strict=True):
-        error = float(np.abs(np.asarray(a, np.float64) - b).max() / max(np.abs(b).max(), 1e-30))
+        error = float(np.abs(on_device.to_host(a) - b).max() / max(np.abs(b).max(), 1e-30))
         worst = max(worst, error) if error == error else np.inf
     if not worst < TOLERANCE[w.dtype]:
         raise ArithmeticError(f"{name}, {brief}: off by {worst:.1e} of the largest number, wanted {TOLERANCE[w.dtype]:.0e}")

@@ -1,6 +1,6 @@
 """Each implementation in a process of its own, by turns: two pools of spinning threads in one process spoil each other.
 
-python -m fastrnn.bench.process torch 2        implementation, threads; requests and answers are lines of JSON
+python -m fastrnn.bench.process torch 2 cpu    implementation, threads, device; requests and answers are lines of JSON
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fastrnn.bench.implementations import IMPLEMENTATIONS, Unsupported, check
+from fastrnn.bench.implementations import TABLES, Unsupported, check
 from fastrnn.bench.workloads import Workload
 
 SECONDS = 0.25  # spent on one answer
@@ -29,10 +29,10 @@ class Timing(NamedTuple):
 
 
 class Process:
-    """An implementation at a number of threads, started when first asked."""
+    """An implementation at a number of threads, or on a device, started when first asked."""
 
-    def __init__(self, name: str, threads: int):
-        self.name, self.threads = name, threads
+    def __init__(self, name: str, threads: int, device: str = "cpu"):
+        self.name, self.threads, self.device = name, threads, device
         self._child: subprocess.Popen[str] | None = None
         self.failed: dict[Workload, str] = {}
 
@@ -51,8 +51,8 @@ class Process:
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._child is None:
-            environment = os.environ | IMPLEMENTATIONS[self.name].environment(self.threads)
-            command = [sys.executable, "-m", "fastrnn.bench.process", self.name, str(self.threads)]
+            environment = os.environ | TABLES[self.device][self.name].environment(self.threads)
+            command = [sys.executable, "-m", "fastrnn.bench.process", self.name, str(self.threads), self.device]
             # a session of its own: Ctrl-C is the parent's to handle
             self._child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -107,7 +107,7 @@ def median(call: Callable[[], Any], seconds: float, least: int = 1) -> float:
 
 
 def main() -> None:
-    name, threads = sys.argv[1], int(sys.argv[2])
+    name, threads, device = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     last, call = None, None
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is not an answer
@@ -116,8 +116,8 @@ def main() -> None:
         w = Workload(*request["workload"])
         try:
             if w != last:
-                check(name, w, threads)
-                last, call = w, IMPLEMENTATIONS[name].make(w, threads)
+                check(name, w, threads, device)
+                last, call = w, TABLES[device][name].make(w, threads)
             median(call, _WARM if threads > 1 else 0.0)  # type: ignore[arg-type]
             answer: dict[str, Any] = {"seconds": median(call, request["seconds"])}  # type: ignore[arg-type]
         except Unsupported as problem:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastrnn.bench import limits
+from fastrnn.bench import limits, on_device
 from fastrnn.bench.process import Process, alternate
 from fastrnn.bench.workloads import Workload
 
@@ -11,10 +11,15 @@ def key_of(w: Workload, threads: int) -> dict[str, Any]:
     return {"cell": w.cell, "pass": w.work, "dtype": w.dtype, "hidden": w.H, "input": w.I, "batch": w.N, "threads": threads}
 
 
+def limits_of(device: str, dtype: str, threads: int) -> Any:
+    return limits.measure(dtype, threads) if device == "cpu" else on_device.limits(dtype)
+
+
 def row_of(w: Workload, threads: int, processes: list[Process], rounds: int, seconds: float) -> dict[str, Any]:
     """One measured workload; the first process is fastrnn's."""
     times = alternate(processes, w, rounds, seconds)
-    ours, floor = times.pop("fastrnn"), limits.measure(w.dtype, threads).floor(w)
+    device = processes[0].device
+    ours, floor = times.pop("fastrnn"), limits_of(device, w.dtype, threads).floor(w)
     if ours is None:
         raise SystemExit(f"fastrnn: {processes[0].failed[w]}; please report this")
     peers: dict[str, Any] = {}
@@ -27,7 +32,8 @@ def row_of(w: Workload, threads: int, processes: list[Process], rounds: int, sec
     return key_of(w, threads) | {
         "T": w.T, "ms": ours.seconds * 1e3, "spread": ours.spread, "us_per_step": ours.seconds / w.T * 1e6,
         "sequences_per_s": w.N / ours.seconds, "gflops": w.flops / ours.seconds / 1e9, "limit_ms": floor * 1e3,
-        "percent_of_limit": 100 * floor / ours.seconds, "kept_bytes": kept_bytes(w), "peers": peers,
+        "percent_of_limit": 100 * floor / ours.seconds, "peers": peers,
+        "kept_bytes": kept_bytes(w) if device == "cpu" else None,
     }  # fmt: skip
 
 

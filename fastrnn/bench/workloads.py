@@ -7,6 +7,7 @@ import numpy as np
 
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 DTYPES = ("float32", "float64")
+DEVICE_DTYPES = (*DTYPES, "float16", "bfloat16")
 PASSES = ("inference", "training", "step")
 _NAME = re.compile(r"(\w+)-(\w+)-T(\d+)-N(\d+)-I(\d+)-H(\d+)-(\w+)")
 
@@ -34,21 +35,28 @@ class Workload(NamedTuple):
     @property
     def weight_bytes(self) -> int:
         """Of the recurrent weights, which every step reads."""
-        return GATES[self.cell] * self.H**2 * np.dtype(self.dtype).itemsize
+        return GATES[self.cell] * self.H**2 * (2 if self.dtype in ("float16", "bfloat16") else np.dtype(self.dtype).itemsize)
+
+    @property
+    def host_dtype(self) -> str:
+        """The type that its numbers are made in."""
+        return self.dtype if self.dtype in DTYPES else "float32"
 
     def x(self) -> np.ndarray:
         """(T, N, I)"""
-        return (_random(0, (self.T, self.N, self.I)) / 2).astype(self.dtype)
+        return (_random(0, (self.T, self.N, self.I)) / 2).astype(self.host_dtype)
 
     def dy(self) -> np.ndarray:
         """(T, N, H), the gradient that training starts from."""
-        return _random(1, (self.T, self.N, self.H)).astype(self.dtype)
+        return _random(1, (self.T, self.N, self.H)).astype(self.host_dtype)
 
     def weights(self) -> list[np.ndarray]:
         """w_ih, w_hh, b_ih, b_hh, in PyTorch's layout, distributed as PyTorch's."""
         rows, bound = GATES[self.cell] * self.H, self.H**-0.5
         rng = np.random.default_rng(2)
-        return [rng.uniform(-bound, bound, s).astype(self.dtype) for s in ((rows, self.I), (rows, self.H), (rows,), (rows,))]
+        return [
+            rng.uniform(-bound, bound, s).astype(self.host_dtype) for s in ((rows, self.I), (rows, self.H), (rows,), (rows,))
+        ]
 
     def brief(self, T: int = 16) -> "Workload":
         """The same with at most T steps, on which an answer is checked."""
@@ -62,7 +70,7 @@ def _random(seed: int, shape: tuple[int, ...]) -> Any:
 def parse(name: str) -> Workload:
     """The workload of that name; ValueError where there is none."""
     found = _NAME.fullmatch(name)
-    if not found or found[1] not in GATES or found[2] not in PASSES or found[7] not in DTYPES:
+    if not found or found[1] not in GATES or found[2] not in PASSES or found[7] not in DEVICE_DTYPES:
         raise ValueError(f"workload: got {name!r}, wanted something like lstm-inference-T100-N64-I512-H512-float32")
     T, N, I, H = (int(size) for size in found.group(3, 4, 5, 6))
     if min(T, N, I, H) < 1:

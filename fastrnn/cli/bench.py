@@ -3,13 +3,13 @@
 import argparse
 import json
 import math
+from importlib.util import find_spec
 from typing import Any
 
-from fastrnn.bench import limits
-from fastrnn.bench.implementations import IMPLEMENTATIONS, missing
+from fastrnn.bench.implementations import IMPLEMENTATIONS, TABLES, missing
 from fastrnn.bench.process import SECONDS, Process
-from fastrnn.bench.rows import failures, row_of
-from fastrnn.bench.workloads import DTYPES, GATES, PASSES, Workload, parse, standard
+from fastrnn.bench.rows import failures, limits_of, row_of
+from fastrnn.bench.workloads import DEVICE_DTYPES, DTYPES, GATES, PASSES, Workload, parse, standard
 from fastrnn.cli import arguments, show
 from fastrnn.cpu.threads import get_num_threads
 from fastrnn.versions import versions
@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cell", type=arguments.chosen(tuple(GATES), "cell"), default="lstm,gru,rnn", help="default: lstm,gru,rnn")
     add("--pass", dest="work", type=arguments.chosen(PASSES, "pass"), default="inference,training",
         help="inference, training, step; default: inference,training")  # fmt: skip
-    add("--dtype", choices=DTYPES, default="float32", help="default: float32")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where fastrnn and the others compute; default: cpu")
+    add("--dtype", choices=DEVICE_DTYPES, default="float32", help="default: float32; float16, bfloat16: on a device")
     add("--threads", type=arguments.threads, default=None, metavar="K,...", help="default: 1 and all that fastrnn may use")
     add("--against", type=arguments.peers, default=None, metavar="NAME,...",
         help="torch, onnxruntime, jax, reference, frozen; default: torch, onnxruntime where installed")  # fmt: skip
@@ -39,12 +40,33 @@ def workload(name: str) -> Workload:
         raise argparse.ArgumentTypeError(str(problem)) from None
 
 
+def unfit(options: argparse.Namespace) -> str:
+    """Why this cannot be measured here; empty where it can."""
+    dtypes = {options.dtype} | {w.dtype for w in options.workload or ()}
+    if options.device == "cpu":
+        short = sorted(dtypes - set(DTYPES))
+        return f"--dtype: got {short[0]}, which takes --device cuda; wanted {' or '.join(DTYPES)}" if short else ""
+    others = [name for name in options.against or () if name not in TABLES["cuda"]]
+    if others:
+        return f"--against: got {others[0]}, wanted {', '.join(TABLES['cuda'])}: the ones that are timed on a device"
+    if find_spec("numba_cuda") is None:
+        return "--device cuda: the kernels are not installed: pip install 'fastrnn[cuda]'"
+    from fastrnn.cuda.devices import missing as reason
+
+    return f"--device cuda: {reason()}" if reason() else ""
+
+
 def run(options: argparse.Namespace) -> int:
-    threads = options.threads or sorted({1, get_num_threads()})
+    problem = unfit(options)
+    if problem:
+        show.say(problem)
+        return 2
+    cpu = options.device == "cpu"
+    threads = options.threads or sorted({1, get_num_threads()}) if cpu else [1]
     against = options.against
     if against is None:
-        against = [name for name in ("torch", "onnxruntime") if not missing(name)]
-    if not against:
+        against = [name for name in ("torch", "onnxruntime") if name in TABLES[options.device] and not missing(name)]
+    if not against and cpu:
         show.say("no other implementation is installed (torch, onnxruntime); beside the NumPy reference instead")
         against = ["reference"]
     grid = options.workload or [
@@ -53,7 +75,8 @@ def run(options: argparse.Namespace) -> int:
     found: dict[str, Any] = {"machine": versions(), "limits": [], "rows": [], "summary": []}
     status = 0
     try:
-        _measure(grid, threads, against, options.rounds, _QUICK_SECONDS if options.quick else SECONDS, found)
+        seconds = _QUICK_SECONDS if options.quick else SECONDS
+        _measure(grid, options.device, threads, against, options.rounds, seconds, found)
     except KeyboardInterrupt:
         show.say("interrupted; what was measured so far:")
         status = 130
@@ -65,12 +88,12 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def _measure(grid, threads, against, rounds, seconds, found):
+def _measure(grid, device, threads, against, rounds, seconds, found):
     with show.progress(len(grid) * len(threads)) as advance:
         for k in threads:
             # before there are others
-            found["limits"] += [limits.measure(dtype, k).as_dict() for dtype in dict.fromkeys(w.dtype for w in grid)]
-            processes = [Process(name, k) for name in ("fastrnn", *against)]
+            found["limits"] += [limits_of(device, dtype, k).as_dict() for dtype in dict.fromkeys(w.dtype for w in grid)]
+            processes = [Process(name, k, device) for name in ("fastrnn", *against)]
             try:
                 for w in grid:
                     advance(f"{w}, {show.threads(k)}")

@@ -37,6 +37,15 @@ def features() -> str:
     )
 
 
+def device() -> str:
+    """The GPU, or why there is none."""
+    if find_spec("numba_cuda") is None:
+        return "not installed (pip install 'fastrnn[cuda]')"
+    from fastrnn.cuda.devices import describe
+
+    return describe()
+
+
 def run(options: argparse.Namespace) -> int:
     kept = cache.state()
     found: dict[str, Any] = versions() | {
@@ -44,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         "features": features(),
         "cache": kept["cache"],
         "cached": f"{kept['kernels']} kernels, {kept['bytes'] / 1e6:.1f} MB",
-        "cuda": "numba-cuda is installed; fastrnn does not use it yet" if find_spec("numba_cuda") else "not installed",
+        "cuda": device(),
     }
     if options.json:
         print(json.dumps(found, indent=1))

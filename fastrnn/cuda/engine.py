@@ -1,0 +1,150 @@
+"""The CUDA backend's front: lays memory out, launches the kernels, hands out arrays of the caller's kind. See contract.py.
+
+Weights are used as they come, (G H, I) and (G H, H): a block takes its rows of them. Nothing waits for the device.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastrnn.contract import Gradients
+from fastrnn.cuda import gemm, loops, moves
+from fastrnn.cuda.call import Call, real_name
+from fastrnn.cuda.devices import limits
+from fastrnn.cuda.kinds import dtype_of
+from fastrnn.cuda.plan import cut
+from fastrnn.cuda.rows import Rows
+from fastrnn.cuda.target import backward_tile, forward_tile
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """What backward needs, all of it the tape's own; packed rows of all steps."""
+
+    rows: Rows
+    tables: Any
+    dtype: str
+    sizes: tuple[int, int, int]  # T, I, H
+    biases: tuple[bool, bool]
+    x: Any  # (total, I)
+    kept: Any  # hs (total, H), cs (total, H) of a cell with a memory, what the cell keeps (total, K, H)
+    w_ih: Any  # (G H, I)
+    w_hh: Any  # (H, G H), transposed
+    like: Any  # an array of the caller's kind
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept."""
+        return sum(a.size * a.dtype.itemsize for a in (self.tables, self.x, self.kept, self.w_ih, self.w_hh))
+
+
+def prepare(cell, weights):
+    return weights
+
+
+def refresh(weights):
+    """Nothing to do: they are used as they are."""
+
+
+def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None, lookup=None):
+    if lookup is not None:
+        raise NotImplementedError("sequence to sequence on a device: got device arrays, wanted NumPy arrays")
+    (T, N, I), G, H, dtype = x.shape, cell.n_gates, weights.w_hh.shape[1], dtype_of(x)
+    call, rows, real = Call(x), Rows.of(T, N, lengths, reverse), real_name(dtype)
+    tables, total = call.tables(rows), rows.total
+    y = call.empty((T, N, H), dtype) if y is None else y
+    if rows.ragged:
+        call.steps(moves.clear(dtype), N * H, T, rows.loop(H), T, tables, call.view(y))
+    state = call.empty((2, N, H), real)
+    _load_states(call, state, (h0, c0), N * H, dtype)
+    xs, x_dtype = _packed(call, rows, tables, x, keep)
+    sums = call.room(total * G * H, real)
+    q = gemm.Product(total, G * H, I, a_m=I, a_k=1, b_k=1, b_n=I, biased=int(weights.b_ih is not None))
+    w_ih, w_hh = call.flat(weights.w_ih), call.flat(weights.w_hh)
+    call.multiply(q, xs, x_dtype, w_ih, dtype, None if weights.b_ih is None else call.view(weights.b_ih), sums)
+    kept = call.room(_kept(cell, rows, H, keep), real)
+    plan = cut(limits(call.number), forward_tile(cell.name, dtype), dtype, N, H, H)
+    if total:
+        given = weights.b_hh is not None
+        call.launch_loop(
+            loops.forward(cell.name, dtype, plan.resident, keep), plan, forward_tile(cell.name, dtype).threads,
+            rows.loop(H, plan.groups, given), w_hh, call.view(weights.b_hh) if given else w_hh,
+            sums, kept, tables, call.flat(state), call.view(y), call.flags,
+        )  # fmt: skip
+    tape = None
+    if keep:
+        copy_ih, copy_hh = call.room(w_ih.size, dtype), call.room(w_hh.size, dtype)
+        call.each(moves.convert(dtype, dtype), w_ih.size, w_ih.size, 1, w_ih, copy_ih, 0)
+        call.each(moves.transpose(dtype), w_hh.size, G * H, H, w_hh, copy_hh)
+        biases = weights.b_ih is not None, weights.b_hh is not None
+        tape = Tape(rows, tables, dtype, (T, I, H), biases, xs, kept, copy_ih, copy_hh, y)
+    h_n, c_n = _states(call, state, dtype)
+    return y, h_n, c_n if cell.memory else None, tape
+
+
+def _kept(cell, rows, H, keep):
+    """Numbers: of every row of every step, or the states of two steps (c's of one)."""
+    if not keep:
+        return (2 + cell.memory) * rows.N * H
+    return (1 + cell.memory + cell.n_tape) * rows.total * H
+
+
+def _packed(call, rows, tables, x, keep):
+    """The input's packed rows and their type: a copy in the type of sums, or x itself where it will do."""
+    dtype, I = dtype_of(x), x.shape[2]
+    view = call.view(x)
+    if not keep and not rows.ragged and not rows.reverse and view.is_c_contiguous():
+        return view.ravel(), dtype
+    real = real_name(dtype)
+    xs = call.room(rows.total * I, real)
+    call.steps(moves.gather(dtype), rows.N * I, rows.steps, rows.loop(I), view, tables, xs)
+    return xs, real
+
+
+def _load_states(call, into, given, size, dtype):
+    for k, x in enumerate(given):
+        call.convert(x, dtype, call.flat(into), real_name(dtype), k * size, size)
+
+
+def _states(call, state, dtype):
+    """Its two halves, in the caller's type."""
+    real = real_name(dtype)
+    if real != dtype:
+        stored = call.empty(tuple(state.shape), dtype)
+        size = state.shape[0] * state.shape[1] * state.shape[2]
+        call.convert(state, real, call.flat(stored), dtype, 0, size)
+        state = stored
+    return state[0], state[1]
+
+
+def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
+    rows, dtype, (T, I, H), G = tape.rows, tape.dtype, tape.sizes, cell.n_gates
+    call, N, total, real = Call(tape.like), rows.N, rows.total, real_name(dtype)
+    state = call.empty((2, N, H), real)
+    _load_states(call, state, (dh_n, dc_n), N * H, dtype)
+    size = total * G * H
+    d = call.room(size if cell.shares_gradient else 2 * size, real)
+    plan = cut(limits(call.number), backward_tile(dtype), dtype, N, H, G * H)
+    if total:
+        call.launch_loop(
+            loops.backward(cell.name, dtype, plan.resident), plan, backward_tile(dtype).threads,
+            rows.loop(H, plan.groups, dy is not None), tape.w_hh, tape.kept, tape.tables, call.flat(state),
+            call.view(tape.like if dy is None else dy), d, call.flags,
+        )  # fmt: skip
+    elif not cell.memory:
+        dh, dc = call.flat(state[0]), call.flat(state[1])
+        call.each(moves.combine(real, moves.SUM), N * H, N * H, dh, dc, dh)
+    dx = call.empty((T, N, I), dtype)
+    d_rows = call.room(total * I, real)
+    call.multiply(gemm.Product(total, I, G * H, a_m=G * H, a_k=1, b_k=I, b_n=1), d, real, tape.w_ih, dtype, None, d_rows)
+    call.steps(moves.scatter(dtype), N * I, T, rows.loop(I), T, d_rows, tape.tables, call.view(dx))
+    dw_ih, dw_hh = call.empty((G * H, I), dtype), call.empty((G * H, H), dtype)
+    db_ih, db_hh = (call.empty((G * H,), dtype) if given else None for given in tape.biases)
+    of_u = d if cell.shares_gradient else d[size:]
+    call.sum_products(G * H, I, total, d, tape.x, real, dw_ih, db_ih, dtype)
+    call.sum_products(G * H, H, total, of_u, tape.kept, real, dw_hh, db_hh, dtype)
+    dh0, dc0 = _states(call, state, dtype)
+    return Gradients(dx, dw_ih, dw_hh, db_ih, db_hh, dh0, dc0 if cell.memory else None)
+
+
+def stream(cell, weights, N):
+    raise NotImplementedError("stream: a layer on a device has none yet; call it with T = 1 and the state that it gave")

@@ -1,0 +1,102 @@
+"""Plain products out of shared memory: C = A B (+ bias), and the same summed in parts for gradients of weights.
+
+A block computes a square of C. Every sum runs over k in order, in one thread; long ones are cut into parts of a size that
+depends on the shape only, which `finish` adds in their order: the same bits on every device, and for a row in any batch.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+from numba import cuda
+
+from fastrnn.cuda.scalars import loader, place, real_of, storer
+from fastrnn.cuda.target import SQUARE
+
+
+class Product(NamedTuple):
+    """C (M, N) from A[m, k] = a[m * a_m + k * a_k], B[k, n] = b[k * b_k + n * b_n]."""
+
+    M: int
+    N: int
+    K: int
+    a_m: int
+    a_k: int
+    b_k: int
+    b_n: int
+    biased: int = 0  # whether bias[n] is added
+    ones: int = 0  # 1: B has one more column, of ones, whose product is the sum of A's row
+    part: int = 0  # terms of a part of the sum; C is (parts, M, N + ones)
+
+
+@cache
+def multiply(a_dtype, b_dtype):
+    """The kernel for operands of these storage types; C is of the type of sums. Grid: squares of M, of N, parts."""
+    side, own, depth = SQUARE.side, SQUARE.own, SQUARE.depth
+    across, pitch, sums = side // own, side + 1, own * own
+    real, load_a, load_b = real_of(a_dtype), loader(a_dtype), loader(b_dtype)
+    zero, one = real(0), real(1)
+
+    @cuda.jit
+    def multiply_kernel(q, a, b, bias, c):
+        tile_a = cuda.shared.array((depth, pitch), real)
+        tile_b = cuda.shared.array((depth, pitch), real)
+        acc = cuda.local.array(sums, real)
+        near_a = cuda.local.array(own, real)
+        near_b = cuda.local.array(own, real)
+        thread, threads = cuda.threadIdx.x, cuda.blockDim.x
+        m0, n0, width = cuda.blockIdx.x * side, cuda.blockIdx.y * side, q.N + q.ones
+        row, column = thread // across, thread % across
+        for i in range(sums):
+            acc[i] = zero
+        begin = cuda.blockIdx.z * q.part
+        end = min(begin + q.part, q.K)
+        for k0 in range(begin, end, depth):
+            for i in range(thread, side * depth, threads):
+                # neighbouring threads read neighbouring numbers, along whichever axis has them
+                m, k = (i // depth, i % depth) if q.a_k == 1 else (i % side, i // side)
+                inside = m0 + m < q.M and k0 + k < end
+                tile_a[k, m] = load_a(a[place((m0 + m) * q.a_m + (k0 + k) * q.a_k)]) if inside else zero
+                n, k = (i // depth, i % depth) if q.b_k == 1 else (i % side, i // side)
+                inside = n0 + n < q.N and k0 + k < end
+                tile_b[k, n] = load_b(b[place((k0 + k) * q.b_k + (n0 + n) * q.b_n)]) if inside else one
+            cuda.syncthreads()
+            for k in range(depth):
+                for i in range(own):
+                    near_a[i] = tile_a[k, row + i * across]
+                    near_b[i] = tile_b[k, column + i * across]
+                for i in range(own):
+                    for j in range(own):
+                        acc[i * own + j] += near_a[i] * near_b[j]
+            cuda.syncthreads()
+        for i in range(own):
+            for j in range(own):
+                m, n = m0 + row + i * across, n0 + column + j * across
+                if m < q.M and n < width:
+                    value = acc[i * own + j]
+                    if q.biased:
+                        value += load_b(bias[n])
+                    c[(cuda.blockIdx.z * q.M + m) * width + n] = value
+
+    return multiply_kernel
+
+
+@cache
+def finish(dtype):
+    """The kernel that adds the parts (parts, M, N + ones) to what is stored: c (M, N), and ones' column (M,)."""
+    real, store = real_of(dtype), storer(dtype)
+    zero = real(0)
+
+    @cuda.jit
+    def finish_kernel(q, parts, given, c, column):
+        width = q.N + q.ones
+        for i in range(cuda.grid(1), q.M * width, cuda.gridsize(1)):
+            value = zero
+            for part in range(parts):
+                value += given[part * q.M * width + i]
+            m, n = i // width, i % width
+            if n < q.N:
+                c[m * q.N + n] = store(value)
+            else:
+                column[m] = store(value)
+
+    return finish_kernel

@@ -1,0 +1,105 @@
+"""Kernels that only move: between a batch (T, N, I) and the packed rows of its steps, between types, across axes."""
+
+from functools import cache
+
+from numba import cuda
+
+from fastrnn.cuda.rows import row_of
+from fastrnn.cuda.scalars import loader, real_of, storer
+
+
+@cache
+def gather(dtype):
+    """x (T, N, I) of any strides -> its packed rows (total, I) in the type of sums. q : a Loop, whose H is I."""
+    load = loader(dtype)
+
+    @cuda.jit
+    def gather_kernel(q, x, tables, into):
+        for s in range(cuda.blockIdx.y, q.steps, cuda.gridDim.y):
+            packed, count = tables[s], tables[s + 1] - tables[s]
+            for i in range(cuda.grid(1), count * q.H, cuda.gridsize(1)):
+                row, k = i // q.H, i % q.H
+                n, end = row_of(q, tables, row)
+                into[(packed + row) * q.H + k] = load(x[end - 1 - s if q.reverse else s, n, k])
+
+    return gather_kernel
+
+
+@cache
+def scatter(dtype):
+    """The inverse of `gather`, for all T steps: zero past a row's end."""
+    store, zero = storer(dtype), real_of(dtype)(0)
+
+    @cuda.jit
+    def scatter_kernel(q, T, packed, tables, x):
+        for s in range(cuda.blockIdx.y, T, cuda.gridDim.y):
+            for i in range(cuda.grid(1), q.N * q.H, cuda.gridsize(1)):
+                row, k = i // q.H, i % q.H
+                n, end = row_of(q, tables, row)
+                t, value = s, zero
+                if s < end:
+                    value = packed[(tables[s] + row) * q.H + k]
+                    t = end - 1 - s if q.reverse else s
+                x[t, n, k] = store(value)
+
+    return scatter_kernel
+
+
+@cache
+def clear(dtype):
+    """Zeros past the rows' ends: in y (T, N, H), where the loop writes nothing."""
+    store, zero = storer(dtype), real_of(dtype)(0)
+
+    @cuda.jit
+    def clear_kernel(q, T, tables, y):
+        for t in range(cuda.blockIdx.y, T, cuda.gridDim.y):
+            for i in range(cuda.grid(1), q.N * q.H, cuda.gridsize(1)):
+                row, k = i // q.H, i % q.H
+                n, end = row_of(q, tables, row)
+                if t >= end:
+                    y[t, n, k] = store(zero)
+
+    return clear_kernel
+
+
+@cache
+def convert(source, to):
+    """n numbers of one type to another, from `start` of `into` on; with no source, zeros."""
+    load, store = loader(source), storer(to)
+    zero = real_of(to)(0)
+
+    @cuda.jit
+    def convert_kernel(n, given, x, into, start):
+        for i in range(cuda.grid(1), n, cuda.gridsize(1)):
+            into[start + i] = store(load(x[i]) if given else zero)
+
+    return convert_kernel
+
+
+@cache
+def transpose(dtype):
+    """w (M, N) -> into (N, M), of the same type."""
+
+    @cuda.jit
+    def transpose_kernel(M, N, w, into):
+        for i in range(cuda.grid(1), M * N, cuda.gridsize(1)):
+            into[i % N * M + i // N] = w[i]
+
+    return transpose_kernel
+
+
+SUM, PRODUCT = range(2)
+
+
+@cache
+def combine(dtype, how):
+    """a + b, or a times b, of n numbers each."""
+    load, store = loader(dtype), storer(dtype)
+
+    @cuda.jit
+    def combine_kernel(n, a, b, into):
+        for i in range(cuda.grid(1), n, cuda.gridsize(1)):
+            x, y = load(a[i]), load(b[i])
+            into[i] = store(x + y if how == SUM else x * y)
+
+    return combine_kernel

@@ -1,0 +1,141 @@
+"""A cell's text on the scalars of a CUDA thread: the functions of pointwise.py in the precision that sums are in.
+
+Both exponentials take an argument that is not positive, so that nothing overflows on the way to a finite value.
+"""
+
+import math
+from functools import cache
+from types import FunctionType
+
+import numpy as np
+from numba import config, cuda
+
+from fastrnn import pointwise
+
+device = cuda.jit(device=True)
+place = np.uint64  # of a number in an array, where it counts: a signed one is looked at for negative indices at each access
+
+
+@cache
+def functions(real):
+    """pointwise.py's functions for one type of number, by name."""
+    zero, one = real(0), real(1)
+
+    def exp(x):
+        return math.exp(x)
+
+    def sigmoid(x):
+        e = math.exp(-abs(x))
+        return (one if x >= zero else e) / (one + e)
+
+    def tanh(x):
+        return math.tanh(x)
+
+    def relu(x):
+        # "not below zero" rather than "above zero": NaN comes through
+        return zero if x <= zero else x
+
+    def relu_gradient(dy, y):
+        return zero if y <= zero else dy
+
+    return {f.__name__: device(f) for f in (exp, sigmoid, tanh, relu, relu_gradient)}
+
+
+@cache
+def text(function, real):
+    """One of a cell's functions as a device function: the same code, calling the functions above."""
+    known = functions(real)
+    own = {name: known[name] for name in function.__code__.co_names if name in known and hasattr(pointwise, name)}
+    return device(FunctionType(function.__code__, function.__globals__ | own, function.__name__))
+
+
+@cache
+def reader(n, dtype=""):
+    """(array, at, step) -> the n numbers array[at], array[at + step], ...; in the type of sums, if a storage is named."""
+    load = loader(dtype) if dtype else device(lambda x: x)
+    rest = reader(n - 1, dtype) if n > 1 else None
+
+    def read(array, at, step):
+        return (load(array[at]), *rest(array, at + step, step))
+
+    def read_one(array, at, step):
+        return (load(array[at]),)
+
+    return device(read if n > 1 else read_one)
+
+
+@cache
+def writer(n):
+    """(array, at, step, values): the inverse of `reader`."""
+    rest = writer(n - 1) if n > 1 else None
+
+    def write(array, at, step, values):
+        array[at] = values[0]
+        rest(array, at + step, step, values[1:])
+
+    def write_one(array, at, step, values):
+        array[at] = values[0]
+
+    return device(write if n > 1 else write_one)
+
+
+@cache
+def adder(n):
+    """The sums of two tuples of n numbers."""
+    rest = adder(n - 1) if n > 1 else None
+
+    def add(a, b):
+        return (a[0] + b[0], *rest(a[1:], b[1:]))
+
+    def add_one(a, b):
+        return (a[0] + b[0],)
+
+    return device(add if n > 1 else add_one)
+
+
+def real_of(dtype):
+    """The type in which numbers of that storage are added up, as a function."""
+    return np.float64 if dtype == "float64" else np.float32
+
+
+def stored_as(dtype):
+    """The type that arrays have in a kernel: NumPy's, but for bfloat16, which is 16 bits to Numba's shared memory."""
+    return np.int16 if dtype == "bfloat16" else getattr(np, dtype)
+
+
+@cache
+def loader(dtype):
+    """A stored number -> the same in the type of sums."""
+    real = real_of(dtype)
+    if dtype == "bfloat16":
+        return device(lambda bits: as_float(np.int32(bits) << 16))  # the upper half of a float32
+    return device(lambda x: real(x))  # noqa: PLW0108 (a type is no function to compile)
+
+
+@cache
+def storer(dtype):
+    """The nearest number that can be stored, ties to the even one."""
+    if dtype != "bfloat16":
+        stored = stored_as(dtype)
+        return device(lambda x: stored(x))  # noqa: PLW0108
+
+    def store(x):
+        bits = as_int(x)
+        # half a unit of the last place that stays; a little less where that is even
+        rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+        return np.int16(0x7FC0 if x != x else rounded)
+
+    return device(store)
+
+
+if config.ENABLE_CUDASIM:  # type: ignore[attr-defined]
+
+    def as_float(bits):
+        return np.int32(bits).view(np.float32)
+
+    def as_int(x):
+        return int(np.float32(x).view(np.int32))
+
+else:
+    from numba.cuda.libdevice import float_as_int as as_int
+    from numba.cuda.libdevice import int_as_float as as_float

@@ -1,0 +1,52 @@
+"""The sizes of blocks and tiles, one table for the device, one for Numba's simulator.
+
+In the simulator every thread is a Python thread: blocks are small there, and still have several warps and tiles.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+from numba import config
+
+from fastrnn.cells import REGISTRY
+from fastrnn.cuda.product import Tile
+
+SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
+ITEM = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+WARPS = 2 if SIMULATED else 8
+ELEMENTWISE = 16 if SIMULATED else 256  # threads of a block that copies
+_ROWS = 2 if SIMULATED else 8  # of the batch in a tile of the loops
+
+
+@dataclass(frozen=True)
+class Square:
+    """A block's part of a plain product: side x side sums, each thread `own` x `own` of them, `depth` terms at a time."""
+
+    side: int
+    own: int
+    depth: int
+
+    @property
+    def threads(self) -> int:
+        return (self.side // self.own) ** 2
+
+
+SQUARE = Square(8, 2, 4) if SIMULATED else Square(64, 4, 16)
+
+
+@cache
+def forward_tile(name, dtype):
+    """Every gate of a unit; of several units where a cell has few gates."""
+    G = REGISTRY[name].n_gates
+    return Tile(WARPS, max(4 // G, 1), G, _rows(dtype))
+
+
+@cache
+def backward_tile(dtype):
+    """dh of a unit has one sum, over the gates of all."""
+    return Tile(WARPS, 4, 1, _rows(dtype))
+
+
+def _rows(dtype):
+    # a sum in double precision takes two registers, and twice the shared memory
+    return _ROWS // 2 if dtype == "float64" else _ROWS

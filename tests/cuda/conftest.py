@@ -1,0 +1,33 @@
+"""The CUDA kernels without a GPU, in Numba's simulator (`NUMBA_ENABLE_CUDASIM=1 pytest -m cudasim tests/cuda`), with one
+(`pytest -m gpu tests/cuda`), and compiled for devices that are not there (`pytest -m ptx tests/cuda`)."""
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+if find_spec("numba_cuda") is None:
+    collect_ignore_glob = ["test_*.py"]
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """Arrays made on the device hold NaN until they are written; in the simulator all blocks of a launch run at once."""
+    from numba import cuda
+
+    from fastrnn.cuda import arrays, devices, engine, kinds, target  # noqa: F401 (all modules whose `cuda` is replaced)
+
+    def empty(self, shape, dtype, like):
+        filled = np.empty(shape, kinds.stored_as(dtype))
+        filled.view(np.uint8).fill(0xFF)
+        return cuda.to_device(filled)
+
+    monkeypatch.setattr(kinds.Numba, "empty", empty)
+    if not target.SIMULATED:
+        yield cuda
+        return
+    from tests.cuda.blocks import blocks_at_once
+
+    monkeypatch.setattr(engine, "limits", lambda number: devices.Limits(6, 48 << 10))
+    with blocks_at_once():
+        yield cuda

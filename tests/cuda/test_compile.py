@@ -1,0 +1,127 @@
+"""Every kernel compiled for devices that need not be there, and assembled: its registers, shared memory and spills."""
+
+import re
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from numba import cuda
+from numba.cuda import types
+
+from fastrnn.cells import REGISTRY
+from fastrnn.cuda import gemm, loops, moves, target
+from fastrnn.cuda.rows import Loop
+
+pytestmark = pytest.mark.ptx
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+I64 = types.int64
+REGISTERS = 65536  # of a multiprocessor: a block has to fit
+# what a kernel may use: registers of a thread, bytes of static shared memory; none may spill
+BUDGET = {"forward": (224, 0), "backward": (224, 0), "multiply": (80, 8448), "finish": (40, 0), "move": (48, 0)}
+BUDGET["multiply_float64"] = (96, 16896)
+DYNAMIC = 64 << 10  # bytes of shared memory for the sums of a loop: what the smallest device here has
+
+
+def array(dtype, axes=1):
+    stored = {"bfloat16": types.int16}.get(dtype) or getattr(types, dtype)
+    return types.Array(stored, axes, "C")
+
+
+def sums(dtype):
+    return array("float64" if dtype == "float64" else "float32")
+
+
+def told(kind):
+    return types.NamedUniTuple(I64, len(kind._fields), kind)
+
+
+def kernels(dtype):
+    """(name, kind, kernel, types of its arguments) of all kernels for a type of storage."""
+    q, table, flags, real, stored = told(Loop), array("int64"), array("int64"), sums(dtype), array(dtype)
+    batch = array(dtype, 3)
+    for cell in REGISTRY:
+        for resident in (True, False):
+            place = "resident" if resident else "streamed"
+            for keep in (False, True):
+                arguments = (q, stored, stored, real, real, table, real, batch, flags)
+                kernel = loops.forward(cell, dtype, resident, keep)
+                yield f"forward-{cell}-{place}-{'tape' if keep else 'bare'}", "forward", kernel, arguments
+            arguments = (q, stored, real, table, real, batch, real, flags)
+            yield f"backward-{cell}-{place}", "backward", loops.backward(cell, dtype, resident), arguments
+    name = real.dtype.name
+    for a, b in {(dtype, dtype), (name, dtype), (name, name)}:
+        arguments = (told(gemm.Product), array(a), array(b), array(b), real)
+        yield f"multiply-{a}-{b}", "multiply", gemm.multiply(a, b), arguments
+    yield "finish", "finish", gemm.finish(dtype), (told(gemm.Product), I64, real, stored, stored)
+    yield "gather", "move", moves.gather(dtype), (q, batch, table, real)
+    yield "scatter", "move", moves.scatter(dtype), (q, I64, real, table, batch)
+    yield "clear", "move", moves.clear(dtype), (q, I64, table, batch)
+    for source, to in {(dtype, name), (name, dtype), (dtype, dtype)}:
+        yield f"convert-{source}-{to}", "move", moves.convert(source, to), (I64, I64, array(source), array(to), I64)
+    yield "transpose", "move", moves.transpose(dtype), (I64, I64, stored, stored)
+    yield "combine", "move", moves.combine(dtype, moves.SUM), (I64, stored, stored, stored)
+
+
+def ptxas():
+    import nvidia.cu13
+
+    return Path(nvidia.cu13.__path__[0]) / "bin" / "ptxas"
+
+
+def assembled(kernel, arguments, capability, folder, monkeypatch):
+    """registers, shared memory, stack and spills by ptxas."""
+    # a device function is compiled for the current device, and that is all that is asked of it
+    monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: SimpleNamespace(compute_capability=capability))
+    ptx, _ = cuda.compile_ptx(kernel.py_func, types.void(*arguments), cc=capability)
+    source = folder / "kernel.ptx"
+    source.write_text(ptx)
+    command = [ptxas(), f"-arch=sm_{capability[0]}{capability[1]}", "-v", source, "-o", folder / "kernel.cubin"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    find = lambda text: int((re.search(text, said) or [0, 0])[1])  # noqa: E731
+    spilled = find(r"(\d+) bytes spill stores") + find(r"(\d+) bytes spill loads")
+    return find(r"Used (\d+) registers"), find(r"(\d+) bytes smem"), find(r"(\d+) bytes stack frame"), spilled
+
+
+def check(found, kind, dtype, threads):
+    registers, shared, stack, spilled = found
+    most, room = BUDGET.get(f"{kind}_{dtype}", BUDGET[kind])
+    assert spilled == 0
+    assert stack == 0
+    assert registers <= most
+    assert registers * threads <= REGISTERS
+    assert shared <= room
+
+
+FOUND = {(dtype, name): rest for dtype in DTYPES for name, *rest in kernels(dtype)}
+THREADS = {"forward": 32 * target.WARPS, "backward": 32 * target.WARPS, "multiply": target.SQUARE.threads}
+
+
+def within_budget(dtype, name, capability, folder, monkeypatch):
+    kind, kernel, arguments = FOUND[dtype, name]
+    found = assembled(kernel, arguments, capability, folder, monkeypatch)
+    check(found, kind, dtype, THREADS.get(kind, target.ELEMENTWISE))
+
+
+@pytest.mark.parametrize(("dtype", "name"), FOUND, ids=str)
+def test_every_kernel_on_an_h100(dtype, name, tmp_path, monkeypatch):
+    within_budget(dtype, name, (9, 0), tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (10, 0)], ids="sm_{0[0]}{0[1]}".format)
+@pytest.mark.parametrize("name", [name for dtype, name in FOUND if dtype == "float32" and not name.startswith("rnn")])
+def test_single_precision_on_other_devices(name, capability, tmp_path, monkeypatch):
+    within_budget("float32", name, capability, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (10, 0)], ids="sm_{0[0]}{0[1]}".format)
+@pytest.mark.parametrize(("dtype", "name"), [key for key in FOUND if key[0] != "float32"], ids=str)
+def test_the_other_types_on_other_devices(dtype, name, capability, tmp_path, monkeypatch):
+    within_budget(dtype, name, capability, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_sums_of_a_pass_fit_the_shared_memory_of_small_devices(dtype):
+    for tile in (target.backward_tile(dtype), *(target.forward_tile(cell, dtype) for cell in REGISTRY)):
+        assert tile.room * target.ITEM["float64" if dtype == "float64" else "float32"] <= DYNAMIC

@@ -1,0 +1,168 @@
+"""The CUDA kernels against the reference in double precision, into memory full of NaN: every cell, type, cut, odd size."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fastrnn import reference
+from fastrnn.cells import REGISTRY
+from fastrnn.cuda import engine, plan
+from fastrnn.cuda.kinds import stored_as
+from tests.helpers import DEVICE, rms
+from tests.problems import problem
+
+pytestmark = [pytest.mark.cudasim, pytest.mark.gpu]
+CELL = pytest.mark.parametrize("name", REGISTRY)
+SIZES = [(1, 1, 3, 5), (4, 5, 3, 9), (3, 7, 9, 17), (5, 2, 4, 16), (3, 3, 40, 35)]
+SIZE = pytest.mark.parametrize("size", SIZES, ids="T{0[0]}-N{0[1]}-I{0[2]}-H{0[3]}".format)
+RAGGED = pytest.mark.parametrize("ragged", [False, True], ids=["dense", "ragged"])
+REVERSE = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+
+
+def put(cuda, p, dtype):
+    """The problem's arrays on the device."""
+
+    def to(array):
+        if array is None:
+            return None
+        stored = array.astype(np.float32).view(np.int32) >> 16 if dtype == "bfloat16" else array
+        return cuda.to_device(stored.astype(stored_as(dtype)))
+
+    arrays = {k: to(getattr(p, k)) for k in ("x", "h0", "c0", "dy", "dh_n", "dc_n")}
+    return replace(p, weights=p.weights.map(to), **arrays)
+
+
+def agree(cuda, p, dtype):
+    """Outputs and gradients of the device are those of the reference on the same numbers."""
+    exact = p.cast(dtype).cast(np.float64)
+    got, want = put(cuda, exact, dtype).run(engine), exact.run(reference)
+    assert got.keys() == want.keys()
+    for key in want:
+        found = got[key].copy_to_host()
+        assert found.dtype == dtype
+        assert rms(found.astype(np.float64), want[key]) < DEVICE[dtype], key
+
+
+@CELL
+@SIZE
+@RAGGED
+@REVERSE
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_outputs_and_all_gradients(device, name, size, ragged, reverse, dtype):
+    agree(device, problem(name, *size, ragged=ragged, reverse=reverse), dtype)
+
+
+@CELL
+@RAGGED
+def test_half_precision_is_stored_and_single_precision_summed(device, name, ragged):
+    agree(device, problem(name, 5, 4, 6, 11, ragged=ragged), "float16")
+
+
+@CELL
+@RAGGED
+@pytest.mark.parametrize(
+    "cut", [(1, 1, True), (1, 3, False), (4, 1, True), (5, 1, False), (3, 2, True), (2, 3, False)], ids=str
+)
+def test_every_cut_into_blocks_gives_the_same_bits(device, name, ragged, cut, monkeypatch):
+    p, slices, groups, resident = problem(name, 6, 5, 4, 10, ragged=ragged, seed=3), *cut
+    want = {k: a.copy_to_host() for k, a in put(device, p, "float64").run(engine).items()}
+
+    def forced(limit, tile, dtype, N, H, K):
+        weights = -(-H // slices) * tile.gates * K * 8
+        return plan.Cut(slices, groups, resident, tile.room * 8 + resident * weights)
+
+    monkeypatch.setattr(engine, "cut", forced)
+    got = put(device, p, "float64").run(engine)
+    for key in want:
+        np.testing.assert_array_equal(got[key].copy_to_host(), want[key], err_msg=key)
+    for key, exact in p.run(reference).items():
+        assert rms(want[key], exact) < DEVICE["float64"], key
+
+
+@CELL
+def test_a_row_gives_the_same_bits_alone(device, name):
+    p = problem(name, 5, 4, 6, 11, ragged=True, seed=1)
+    cell, whole = REGISTRY[name], put(device, p, "float32")
+    y, h_n, _, _ = engine.forward(cell, whole.weights, whole.x, whole.h0, whole.c0, p.lengths)
+    for n, length in enumerate(p.lengths):
+        rows = slice(n, n + 1)
+        arrays = {
+            "x": np.ascontiguousarray(p.x[:length, rows]),
+            "h0": p.h0[rows],
+            "c0": None if p.c0 is None else p.c0[rows],
+        }
+        own = put(device, replace(p, **arrays), "float32")
+        alone, h_alone, _, _ = engine.forward(cell, own.weights, own.x, own.h0, own.c0)
+        np.testing.assert_array_equal(alone.copy_to_host()[:, 0], y.copy_to_host()[:length, n])
+        np.testing.assert_array_equal(h_alone.copy_to_host()[0], h_n.copy_to_host()[n])
+
+
+@CELL
+@pytest.mark.parametrize("missing", [("b_ih",), ("b_hh",), ("b_ih", "b_hh")], ids=str)
+def test_without_biases(device, name, missing):
+    p = problem(name, 4, 3, 5, 10)
+    agree(device, replace(p, weights=p.weights._replace(**dict.fromkeys(missing))), "float64")
+
+
+@CELL
+@pytest.mark.parametrize("missing", [("h0", "c0"), ("dy",), ("dh_n", "dc_n"), ("dy", "dh_n", "dc_n")], ids=str)
+def test_without_states_or_cotangents(device, name, missing):
+    agree(device, replace(problem(name, 4, 3, 5, 10, ragged=True), **dict.fromkeys(missing)), "float64")
+
+
+@CELL
+@pytest.mark.parametrize("size", [(0, 3, 5, 10), (4, 0, 5, 10), (4, 3, 0, 10)], ids=str)
+def test_no_steps_no_rows_no_inputs(device, name, size):
+    agree(device, problem(name, *size), "float64")
+
+
+@CELL
+def test_rows_without_steps(device, name):
+    p = problem(name, 4, 3, 5, 10)
+    agree(device, replace(p, lengths=np.zeros(3, np.int64)), "float64")
+    agree(device, replace(p, lengths=np.array([0, 4, 0])), "float64")
+
+
+@CELL
+def test_inference_keeps_nothing_and_gives_the_same_bits(device, name):
+    for reverse in (False, True):
+        p = put(device, problem(name, 5, 3, 4, 10, reverse=reverse), "float32")
+        arguments = (REGISTRY[name], p.weights, p.x, p.h0, p.c0, None, reverse)
+        kept, bare = engine.forward(*arguments, True), engine.forward(*arguments, False)
+        assert bare[3] is None
+        for got, want in zip(bare[:3], kept[:3], strict=True):
+            assert (got is None) == (want is None)
+            if got is not None:
+                np.testing.assert_array_equal(got.copy_to_host(), want.copy_to_host())
+
+
+@CELL
+def test_a_tape_owns_what_it_needs_and_serves_twice(device, name):
+    p = put(device, problem(name, 4, 3, 5, 10), "float64")
+    cell = REGISTRY[name]
+    y, *_, tape = engine.forward(cell, p.weights, p.x, p.h0, p.c0, None, False, True)
+    first = {k: v.copy_to_host() for k, v in vars(engine.backward(cell, tape, p.dy)).items() if v is not None}
+    for mine in (*p.weights, p.x, p.h0, y):
+        mine.copy_to_device(np.full(mine.shape, np.nan))
+    second = engine.backward(cell, tape, p.dy)
+    for key, want in first.items():
+        np.testing.assert_array_equal(getattr(second, key).copy_to_host(), want, err_msg=key)
+
+
+@CELL
+def test_nan_and_infinity_come_through(device, name):
+    p = problem(name, 4, 3, 5, 10)
+    p.x[1, 0, 2], p.x[2, 1, 0] = np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        got, want = put(device, p, "float64").run(engine), p.run(reference)
+    for key in ("y", "h_n"):
+        np.testing.assert_array_equal(np.isnan(got[key].copy_to_host()), np.isnan(want[key]), err_msg=key)
+
+
+@CELL
+def test_gradients_are_the_same_from_run_to_run(device, name):
+    p = put(device, problem(name, 6, 5, 4, 10, ragged=True), "float32")
+    first = {k: a.copy_to_host() for k, a in p.run(engine).items()}
+    for key, again in p.run(engine).items():
+        np.testing.assert_array_equal(again.copy_to_host(), first[key], err_msg=key)

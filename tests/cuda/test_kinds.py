@@ -1,0 +1,84 @@
+"""Arrays of other libraries, by a stand-in for CuPy: NumPy's memory that says it is on a device."""
+
+import sys
+from contextlib import nullcontext
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+import fastrnn as fr
+from tests.helpers import DEVICE, rms
+
+pytestmark = pytest.mark.cudasim
+
+
+class Device(nullcontext):
+    id = 0
+
+
+class ndarray(np.ndarray):
+    @property
+    def __cuda_array_interface__(self):
+        return self.__array_interface__ | {"version": 3, "stream": 1}
+
+    device = property(lambda self: Device())
+
+    def get(self):
+        return np.array(self)
+
+
+ndarray.__module__ = "cupy"
+
+
+@pytest.fixture
+def cupy(device, monkeypatch):
+    """The stand-in, and what Numba's simulator lacks for it."""
+    from fastrnn import arrays
+    from fastrnn.cuda import kinds
+
+    module = ModuleType("cupy")
+    module.empty = lambda shape, dtype: np.full(shape, np.nan, dtype).view(ndarray)
+    module.asarray = lambda x, dtype=None: np.array(x, dtype).view(ndarray)
+    module.ascontiguousarray = lambda x: np.ascontiguousarray(x).view(ndarray)
+    module.cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=7))
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setattr(arrays, "on_device", lambda x: isinstance(x, ndarray))
+    monkeypatch.setattr(kinds, "_stream", lambda pointer: pointer)
+
+    def view(said, owner, sync):
+        assert not sync
+        from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+
+        return FakeCUDAArray(np.asarray(owner))
+
+    monkeypatch.setattr(device, "from_cuda_array_interface", view, raising=False)
+    return module
+
+
+def test_results_are_of_the_callers_kind(cupy):
+    one, two = (fr.GRU(3, 5, 2, bidirectional=True, dropout=0.5, rng=0, dtype=np.float64) for _ in range(2))
+    two.convert(cupy.asarray)
+    x = np.random.default_rng(1).normal(size=(4, 2, 3))
+    (y, h_n), tape = one.forward(x, rng=5)
+    (got, got_h), got_tape = two.forward(cupy.asarray(x), rng=5)
+    grads, want = two.backward(got_tape, got), one.backward(tape, y)
+    pairs = [(got, y), (got_h, h_n), (grads.x, want.x), *((grads.params[k], p) for k, p in want.params.items())]
+    for mine, exact in pairs:
+        assert type(mine) is ndarray
+        assert rms(mine, exact) < DEVICE["float64"]
+    assert all(type(p) is np.ndarray for p in two.state_dict().values())
+
+
+def test_strided_weights_are_copied(cupy):
+    rng = np.random.default_rng(0)
+    x, w_ih, w_hh = rng.normal(size=(4, 2, 3)), rng.normal(size=(5, 3)), rng.normal(size=(5, 5))
+    y, _ = fr.rnn(cupy.asarray(x).swapaxes(0, 1).copy().swapaxes(0, 1), cupy.asarray(w_ih.T).T, cupy.asarray(w_hh.T).T)
+    assert rms(y, fr.rnn(x, w_ih, w_hh)[0]) < DEVICE["float64"]
+
+
+def test_a_tensor_that_requires_a_gradient_is_refused(cupy):
+    x = cupy.asarray(np.ones((4, 2, 3)))
+    x.requires_grad = True
+    with pytest.raises(TypeError, match=r"x: got a tensor that requires a gradient, wanted one without: x\.detach\(\)"):
+        fr.rnn(x, x, x)
