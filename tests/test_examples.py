@@ -28,6 +28,11 @@ def test_digits(options):
     example("digits.py", *options)
 
 
+def test_adding():
+    said = example("adding.py", "--steps", 500)
+    assert float(said.split("last steps:")[1].split()[0]) < 0.02
+
+
 @pytest.fixture(scope="module")
 def dictionary(tmp_path_factory):
     """A file like cmudict.dict: every letter is a sound, a few words have two pronunciations, some other characters."""

@@ -11,6 +11,7 @@ from fastrnn.bench.process import SECONDS, Process
 from fastrnn.bench.rows import failures, limits_of, row_of
 from fastrnn.bench.workloads import DEVICE_DTYPES, DTYPES, GATES, PASSES, Workload, parse, standard
 from fastrnn.cli import arguments, show
+from fastrnn.cli.info import device
 from fastrnn.cpu.threads import get_num_threads
 from fastrnn.versions import versions
 
@@ -72,7 +73,12 @@ def run(options: argparse.Namespace) -> int:
     grid = options.workload or [
         w for cell in options.cell for work in options.work for w in standard(cell, work, options.dtype, options.quick)
     ]
-    found: dict[str, Any] = {"machine": versions(), "limits": [], "rows": [], "summary": []}
+    found: dict[str, Any] = {
+        "machine": versions() | ({} if cpu else {"device": device()}),
+        "limits": [],
+        "rows": [],
+        "summary": [],
+    }
     status = 0
     try:
         seconds = _QUICK_SECONDS if options.quick else SECONDS
@@ -88,12 +94,12 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def _measure(grid, device, threads, against, rounds, seconds, found):
+def _measure(grid, place, threads, against, rounds, seconds, found):
     with show.progress(len(grid) * len(threads)) as advance:
         for k in threads:
             # before there are others
-            found["limits"] += [limits_of(device, dtype, k).as_dict() for dtype in dict.fromkeys(w.dtype for w in grid)]
-            processes = [Process(name, k, device) for name in ("fastrnn", *against)]
+            found["limits"] += [limits_of(place, dtype, k).as_dict() for dtype in dict.fromkeys(w.dtype for w in grid)]
+            processes = [Process(name, k, place) for name in ("fastrnn", *against)]
             try:
                 for w in grid:
                     advance(f"{w}, {show.threads(k)}")

@@ -1,7 +1,9 @@
 """Arrays of other libraries, by a stand-in for CuPy: NumPy's memory that says it is on a device."""
 
+import importlib.util
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -41,6 +43,9 @@ def cupy(device, monkeypatch):
     module.empty = lambda shape, dtype: np.full(shape, np.nan, dtype).view(ndarray)
     module.asarray = lambda x, dtype=None: np.array(x, dtype).view(ndarray)
     module.ascontiguousarray = lambda x: np.ascontiguousarray(x).view(ndarray)
+    module.zeros = lambda shape, dtype: np.zeros(shape, dtype).view(ndarray)
+    module.ones = lambda shape, dtype: np.ones(shape, dtype).view(ndarray)
+    module.zeros_like = np.zeros_like
     module.cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=7))
     monkeypatch.setitem(sys.modules, "cupy", module)
     monkeypatch.setattr(arrays, "on_device", lambda x: isinstance(x, ndarray))
@@ -82,3 +87,13 @@ def test_a_tensor_that_requires_a_gradient_is_refused(cupy):
     x.requires_grad = True
     with pytest.raises(TypeError, match=r"x: got a tensor that requires a gradient, wanted one without: x\.detach\(\)"):
         fr.rnn(x, x, x)
+
+
+def test_the_example_trains_on_either(cupy):
+    """examples/adding.py: only the module that makes the arrays differs."""
+    spec = importlib.util.spec_from_file_location("adding", Path(__file__).parents[2] / "examples" / "adding.py")
+    adding = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(adding)
+    sizes = {"T": 5, "N": 3, "H": 6}
+    one, two = adding.train(np, 3, **sizes), adding.train(cupy, 3, **sizes)
+    np.testing.assert_allclose(two, one, rtol=1e-5)
