@@ -48,9 +48,9 @@ class Call:
     def launch(self, kernel: Any, grid: Any, threads: int, *args: Any, shared: int = 0) -> None:
         _configured(kernel, grid, threads, self.stream, shared)(*args)
 
-    def launch_loop(self, kernel: Any, cut: Cut, threads: int, *args: Any) -> None:
+    def launch_loop(self, kernel: Any, cut: Cut, *args: Any) -> None:
         """A launch whose blocks wait for each other: all of them run at the same time, or none."""
-        _configured(kernel, (cut.slices, cut.groups), threads, self.stream, cut.shared, together=True)(*args)
+        _configured(kernel, (cut.slices, cut.groups), cut.tile.threads, self.stream, cut.shared, together=True)(*args)
 
     def tables(self, rows: Rows) -> Any:
         """The rows' table on the device."""

@@ -11,9 +11,8 @@ from fastrnn.cuda import gemm, loops, moves
 from fastrnn.cuda.call import Call, real_name
 from fastrnn.cuda.devices import limits
 from fastrnn.cuda.kinds import dtype_of
-from fastrnn.cuda.plan import cut
+from fastrnn.cuda.plan import backward_cut, forward_cut
 from fastrnn.cuda.rows import Rows
-from fastrnn.cuda.target import backward_tile, forward_tile
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +61,11 @@ def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, kee
     w_ih, w_hh = call.flat(weights.w_ih), call.flat(weights.w_hh)
     call.multiply(q, xs, x_dtype, w_ih, dtype, None if weights.b_ih is None else call.view(weights.b_ih), sums)
     kept = call.room(_kept(cell, rows, H, keep), real)
-    plan = cut(limits(call.number), forward_tile(cell.name, dtype), dtype, N, H, H)
+    plan = forward_cut(limits(call.number), cell.name, dtype, N, H)
     if total:
         given = weights.b_hh is not None
         call.launch_loop(
-            loops.forward(cell.name, dtype, plan.resident, keep), plan, forward_tile(cell.name, dtype).threads,
+            loops.forward(cell.name, dtype, plan.tile, plan.resident, keep), plan,
             rows.loop(H, plan.groups, given), w_hh, call.view(weights.b_hh) if given else w_hh,
             sums, kept, tables, call.flat(state), call.view(y), call.flags,
         )  # fmt: skip
@@ -123,10 +122,10 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     _load_states(call, state, (dh_n, dc_n), N * H, dtype)
     size = total * G * H
     d = call.room(size if cell.shares_gradient else 2 * size, real)
-    plan = cut(limits(call.number), backward_tile(dtype), dtype, N, H, G * H)
+    plan = backward_cut(limits(call.number), dtype, N, H, G * H)
     if total:
         call.launch_loop(
-            loops.backward(cell.name, dtype, plan.resident), plan, backward_tile(dtype).threads,
+            loops.backward(cell.name, dtype, plan.tile, plan.resident), plan,
             rows.loop(H, plan.groups, dy is not None), tape.w_hh, tape.kept, tape.tables, call.flat(state),
             call.view(tape.like if dy is None else dy), d, call.flags,
         )  # fmt: skip

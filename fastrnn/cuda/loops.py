@@ -18,7 +18,7 @@ from fastrnn.cells import REGISTRY
 from fastrnn.cuda.product import product_of, wait
 from fastrnn.cuda.rows import row_of
 from fastrnn.cuda.scalars import adder, device, loader, reader, real_of, stored_as, storer, text, writer
-from fastrnn.cuda.target import ITEM, backward_tile, forward_tile
+from fastrnn.cuda.target import ITEM
 
 
 @device
@@ -55,27 +55,25 @@ def weights_of(resident, gates):
 
 
 @cache
-def forward(name, dtype, resident, keep):
+def forward(name, dtype, tile, resident, keep):
     """The forward loop of a cell, for weights in shared memory or not, with a tape or not."""
-    cell, real, tile = REGISTRY[name], real_of(dtype), forward_tile(name, dtype)
+    cell, real = REGISTRY[name], real_of(dtype)
     real_type, stored_type = np.dtype(real), np.dtype(stored_as(dtype))
-    G, K, R, columns, memory = cell.n_gates, cell.n_tape, tile.rows, tile.columns, cell.memory
-    product, base = product_of(tile, dtype)
-    advance, store = text(cell.forward, real), storer(dtype)
+    G, K, R, columns, base, memory = cell.n_gates, cell.n_tape, tile.rows, tile.columns, tile.base, cell.memory
+    product, advance, store = product_of(tile, dtype), text(cell.forward, real), storer(dtype)
     load_gates, gates_of, save, add = reader(G, dtype), reader(G), writer(K), adder(G)
     take, behind = weights_of(resident, G), tile.room * ITEM[real.__name__] // ITEM[dtype]
 
     @device
-    def places(q, tables, s):
-        """Where h and c are before step s, and after it, in rows of `kept`; where the saved ones start."""
-        total = tables[q.steps]
+    def places(q, s, total, packed, following):
+        """Rows of `kept`: h before step s and after it, c before and after."""
         if keep:
-            return tables[s], tables[s + 1], total + tables[s], total + tables[s + 1], (1 + memory) * total
-        return s % 2 * q.N, (1 - s % 2) * q.N, 2 * q.N, 2 * q.N, 0
+            return packed, following, total + packed, total + following
+        return s % 2 * q.N, (1 - s % 2) * q.N, 2 * q.N, 2 * q.N
 
     @device
     def begin(q, kept, tables, state, first, own):
-        before, _, c_before, _, _ = places(q, tables, 0)
+        before, _, c_before, _ = places(q, 0, tables[q.steps], 0, 0)
         for i in range(cuda.threadIdx.x, of_group(q.N, q.groups) * own, cuda.blockDim.x):
             row, unit = cuda.blockIdx.y + i // own * q.groups, first + i % own
             n, end = row_of(q, tables, row)
@@ -85,69 +83,71 @@ def forward(name, dtype, resident, keep):
                     kept[(c_before + row) * q.H + unit] = state[(q.N + n) * q.H + unit]
 
     @device
-    def step(q, s, row, unit, u, b, a, kept, tables, state, y):
-        """One unit of one row: its sums -> h, c, what is kept."""
-        N, H = q.N, q.H
-        before, after, c_before, c_after, saved = places(q, tables, s)
+    def gather(q, at, row, packed, unit, b, a, kept, tables):
+        """What one unit of one row needs besides its product: row, length, input's sums, biases, c before."""
         n, end = row_of(q, tables, row)
-        packed = tables[s] + row
-        if q.given:
-            u = add(u, load_gates(b, unit, H))
-        h_prev = kept[(before + row) * H + unit]
-        c_prev = kept[(c_before + row) * H + unit] if memory else h_prev
-        h, c, tape = advance(gates_of(a, packed * G * H + unit, H), u, c_prev)
+        x = gates_of(a, (packed + row) * G * q.H + unit, q.H)
+        c_prev = kept[((at[2] if memory else at[0]) + row) * q.H + unit]
+        return n, end, x, load_gates(b, unit if q.given else 0, q.H if q.given else 0), c_prev
+
+    @device
+    def finish(q, s, at, row, packed, unit, u, known, kept, tables, state, y):
+        """One unit of one row: its sums -> h, c, what is kept."""
+        n, end, x, bias, c_prev = known
+        H = q.H
+        h, c, tape = advance(x, add(u, bias) if q.given else u, c_prev)
         y[end - 1 - s if q.reverse else s, n, unit] = store(h)
         if keep:
-            save(kept, (saved + packed * K) * H + unit, H, tape)
+            save(kept, ((1 + memory) * tables[q.steps] + (packed + row) * K) * H + unit, H, tape)
         if s + 1 < end:
-            kept[(after + row) * H + unit] = h
+            kept[(at[1] + row) * H + unit] = h
             if memory:
-                kept[(c_after + row) * H + unit] = c
+                kept[(at[3] + row) * H + unit] = c
         else:
             state[n * H + unit] = h
-            state[(N + n) * H + unit] = c
+            state[(q.N + n) * H + unit] = c
 
     @cuda.jit
     def forward_loop(q, w, b, a, kept, tables, state, y, flags):
         pool = cuda.shared.array(0, real_type)
-        group = cuda.blockIdx.y
+        group, j, r = cuda.blockIdx.y, cuda.threadIdx.x % columns, cuda.threadIdx.x // columns
         first, own = slice_of(q.H)
         weights, weights_first, gate_step = take(w, cuda.shared.array(0, stored_type)[behind:], q.H, first, own, q.H)
         begin(q, kept, tables, state, first, own)
         wait(flags, group, cuda.gridDim.x)
+        packed, following = 0, tables[min(1, q.steps)]
         for s in range(q.steps):
-            mine = of_group(tables[s + 1] - tables[s], q.groups)
+            mine = of_group(following - packed, q.groups)
             if mine <= 0:
                 break
-            before = places(q, tables, s)[0]
+            upcoming = tables[min(s + 2, q.steps)]  # before the wait, after which memory is far
+            at = places(q, s, tables[q.steps], packed, following)
             for r0 in range(0, mine, R):
-                start = (before + group + r0 * q.groups) * q.H
                 for u0 in range(0, own, columns):
+                    row, unit = group + min(r0 + r, mine - 1) * q.groups, first + min(u0 + j, own - 1)
+                    # on its way while the product is computed
+                    known = gather(q, at, row, packed, unit, b, a, kept, tables)
                     product(
-                        weights, weights_first, gate_step, own, u0, q.H,
-                        kept, start, q.groups * q.H, mine - 1 - r0, pool,
+                        weights, weights_first, gate_step, own, u0, q.H, kept, (at[0] + group + r0 * q.groups) * q.H,
+                        q.groups * q.H, mine - 1 - r0, pool,
                     )  # fmt: skip
-                    for i in range(cuda.threadIdx.x, columns * R, cuda.blockDim.x):
-                        j, r = i % columns, i // columns
-                        if u0 + j < own and r0 + r < mine:
-                            u = gates_of(pool, base + j * G * R + r, R)
-                            row, unit = group + (r0 + r) * q.groups, first + u0 + j
-                            step(q, s, row, unit, u, b, a, kept, tables, state, y)
+                    if r < R and r0 + r < mine and u0 + j < own:
+                        u = gates_of(pool, base + j * G * R + r, R)
+                        finish(q, s, at, row, packed, unit, u, known, kept, tables, state, y)
             wait(flags, group, cuda.gridDim.x)
+            packed, following = following, upcoming
 
     return forward_loop
 
 
 @cache
-def backward(name, dtype, resident):
+def backward(name, dtype, tile, resident):
     """The backward loop of a cell: from dy and the tape to `d`, the gradients of both sides' sums, packed (G H) each."""
-    cell, real, tile = REGISTRY[name], real_of(dtype), backward_tile(dtype)
+    cell, real = REGISTRY[name], real_of(dtype)
     real_type, stored_type = np.dtype(real), np.dtype(stored_as(dtype))
-    G, K, R, columns, memory, shared = (
-        cell.n_gates, cell.n_tape, tile.rows, tile.columns, cell.memory, cell.shares_gradient,
-    )  # fmt: skip
-    product, base = product_of(tile, dtype)
-    retreat, load = text(cell.backward, real), loader(dtype)
+    G, K, R, columns, base = cell.n_gates, cell.n_tape, tile.rows, tile.columns, tile.base
+    memory, shared = cell.memory, cell.shares_gradient
+    product, retreat, load = product_of(tile, dtype), text(cell.backward, real), loader(dtype)
     tape_of, write = reader(K), writer(G)
     take, behind = weights_of(resident, 1), tile.room * ITEM[real.__name__] // ITEM[dtype]
 
@@ -173,28 +173,27 @@ def backward(name, dtype, resident):
     def backward_loop(q, w, kept, tables, state, dy, d, flags):
         pool = cuda.shared.array(0, real_type)
         group, thread, threads, width = cuda.blockIdx.y, cuda.threadIdx.x, cuda.blockDim.x, G * q.H
+        j, r = thread % columns, thread // columns
         first, own = slice_of(q.H)
         weights, weights_first, gate_step = take(w, cuda.shared.array(0, stored_type)[behind:], q.H, first, own, width)
         from_sums = 0 if shared else tables[q.steps]
         for s in range(q.steps - 1, -1, -1):
-            mine = of_group(tables[s + 1] - tables[s], q.groups)
+            packed = tables[s]
+            mine = of_group(tables[s + 1] - packed, q.groups)
             if mine <= 0:
                 continue
             for i in range(thread, mine * own, threads):
                 step(q, s, group + i // own * q.groups, first + i % own, kept, tables, state, dy, d)
             wait(flags, group, cuda.gridDim.x)
             for r0 in range(0, mine, R):
-                start = (from_sums + tables[s] + group + r0 * q.groups) * width
                 for u0 in range(0, own, columns):
                     product(
                         weights, weights_first, gate_step, own, u0, width,
-                        d, start, q.groups * width, mine - 1 - r0, pool,
+                        d, (from_sums + packed + group + r0 * q.groups) * width, q.groups * width, mine - 1 - r0, pool,
                     )  # fmt: skip
-                    for i in range(thread, columns * R, threads):
-                        j, r = i % columns, i // columns
-                        if u0 + j < own and r0 + r < mine:
-                            n, _ = row_of(q, tables, group + (r0 + r) * q.groups)
-                            state[n * q.H + first + u0 + j] = pool[base + j * R + r]
+                    if r < R and r0 + r < mine and u0 + j < own:
+                        n, _ = row_of(q, tables, group + (r0 + r) * q.groups)
+                        state[n * q.H + first + u0 + j] = pool[base + j * R + r]
             cuda.syncthreads()
         if not memory:  # h's gradient by way of c, which is h
             for i in range(thread, of_group(q.N, q.groups) * own, threads):

@@ -12,7 +12,6 @@ from numba import cuda
 from fastrnn.cuda.scalars import device, loader, place, real_of
 
 LANES = 32
-_AHEAD = 2  # terms of a lane that are loaded together
 _PITCH = LANES + 1  # of parts in shared memory: threads that read one each find them in 32 different banks
 
 
@@ -24,6 +23,7 @@ class Tile:
     units: int  # of a warp
     gates: int
     rows: int
+    loads: int  # numbers of the rows that a thread brings to shared memory at a time, as many of each row
 
     @property
     def threads(self) -> int:
@@ -31,7 +31,7 @@ class Tile:
 
     @property
     def columns(self) -> int:
-        """Units of a pass."""
+        """Units of a pass; with the rows no more than threads, so that each has one unit of one row."""
         return self.warps * self.units
 
     @property
@@ -40,9 +40,19 @@ class Tile:
         return self.units * self.gates * self.rows
 
     @property
+    def chunk(self) -> int:
+        """Terms whose numbers are in shared memory at a time."""
+        return self.threads * self.loads // self.rows
+
+    @property
+    def base(self) -> int:
+        """Where the sums are, behind the rows' numbers and, when those have been used, the lanes' parts."""
+        return max(self.threads * self.loads, self.warps * self.sums * _PITCH)
+
+    @property
     def room(self) -> int:
-        """Numbers in shared memory: the lanes' parts, and the sums."""
-        return self.warps * self.sums * (_PITCH + 1)
+        """Numbers in shared memory."""
+        return self.base + self.warps * self.sums
 
 
 @cache
@@ -53,42 +63,36 @@ def product_of(tile, dtype):
     v : rows (K,) too; row r's starts at `start` + min(r, last) * `step`
     """
     warp_sums, gates, units, rows = tile.sums, tile.gates, tile.units, tile.rows
-    weights, sums, base = units * gates, tile.warps * tile.sums, tile.warps * tile.sums * _PITCH
+    weights, sums, base, chunk, loads = units * gates, tile.warps * tile.sums, tile.base, tile.chunk, tile.loads
+    threads, loads_of_row = tile.threads, loads // rows
     real, load = real_of(dtype), loader(dtype)
     zero = real(0)
 
     @device
-    def add_terms(k, w, w_at, gate_step, own, K, v, v_at, step, last, near, acc):
-        """The k-th terms of all sums: a row's number and a weight are loaded once for all that they are used in."""
+    def fetch(v, start, step, last, k0, K, into):
+        """This thread's share of the rows' next numbers; past the last term the last one's again, not used."""
         for r in range(rows):
-            near[r] = v[place(v_at + min(r, last) * step + k)]
-        for p in range(weights):
-            # past the last unit: the last one's again, not used
-            row = (p % gates) * gate_step + min(p // gates, own - 1)
-            weight = load(w[place(w_at + row * K + k)])
-            for r in range(rows):
-                acc[p * rows + r] += weight * near[r]
+            row = start + min(r, last) * step
+            for i in range(loads_of_row):
+                into[r * loads_of_row + i] = v[place(row + min(k0 + cuda.threadIdx.x + i * threads, K - 1))]
 
     @device
-    def product(w, first, gate_step, own, u0, K, v, start, step, last, pool):
-        thread = cuda.threadIdx.x
-        lane, warp = thread % LANES, thread // LANES
-        acc = cuda.local.array(warp_sums, real)
-        near = cuda.local.array(rows, real)
-        for i in range(warp_sums):
-            acc[i] = zero
-        unit = min(u0 + warp * units, own - 1)
-        w_at, mine = (first + unit) * K, own - unit
-        whole = K - K % (LANES * _AHEAD)
-        for k in range(lane, whole, LANES * _AHEAD):
-            for ahead in range(_AHEAD):  # unrolled: that many loads are on their way at once
-                add_terms(k + ahead * LANES, w, w_at, gate_step, mine, K, v, start, step, last, near, acc)
-        for k in range(whole + lane, K, LANES):
-            add_terms(k, w, w_at, gate_step, mine, K, v, start, step, last, near, acc)
-        for i in range(warp_sums):
-            pool[(warp * warp_sums + i) * _PITCH + lane] = acc[i]
-        cuda.syncthreads()
-        for i in range(thread, sums, cuda.blockDim.x):
+    def add_terms(w, w_at, gate_step, mine, k0, K, pool, acc, near):
+        """The terms whose numbers are in shared memory: each of them and each weight is loaded once for all its sums."""
+        for k in range(cuda.threadIdx.x % LANES, min(chunk, K - k0), LANES):
+            for r in range(rows):
+                near[r] = pool[place(r * chunk + k)]
+            for p in range(weights):
+                # past the last unit: the last one's again, not used
+                row = (p % gates) * gate_step + min(p // gates, mine - 1)
+                weight = load(w[place(w_at + row * K + k0 + k)])
+                for r in range(rows):
+                    acc[p * rows + r] += weight * near[r]
+
+    @device
+    def add_parts(pool):
+        """The lanes' parts of every sum."""
+        for i in range(cuda.threadIdx.x, sums, cuda.blockDim.x):
             a, b, c, d = zero, zero, zero, zero
             for part in range(i * _PITCH, i * _PITCH + LANES, 4):
                 a += pool[part]
@@ -98,7 +102,31 @@ def product_of(tile, dtype):
             pool[base + i] = (a + b) + (c + d)
         cuda.syncthreads()
 
-    return product, base
+    @device
+    def product(w, first, gate_step, own, u0, K, v, start, step, last, pool):
+        thread = cuda.threadIdx.x
+        lane, warp = thread % LANES, thread // LANES
+        acc = cuda.local.array(warp_sums, real)
+        near = cuda.local.array(rows, real)
+        coming = cuda.local.array(loads, real)
+        for i in range(warp_sums):
+            acc[i] = zero
+        unit = min(u0 + warp * units, own - 1)
+        fetch(v, start, step, last, 0, K, coming)
+        for k0 in range(0, K, chunk):
+            for i in range(loads):
+                pool[place(thread + i * threads)] = coming[i]
+            cuda.syncthreads()
+            if k0 + chunk < K:  # on their way while these are used
+                fetch(v, start, step, last, k0 + chunk, K, coming)
+            add_terms(w, (first + unit) * K, gate_step, own - unit, k0, K, pool, acc, near)
+            cuda.syncthreads()
+        for i in range(warp_sums):
+            pool[(warp * warp_sums + i) * _PITCH + lane] = acc[i]
+        cuda.syncthreads()
+        add_parts(pool)
+
+    return product
 
 
 @device

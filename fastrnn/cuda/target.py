@@ -15,7 +15,8 @@ SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
 ITEM = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 WARPS = 2 if SIMULATED else 8
 ELEMENTWISE = 16 if SIMULATED else 256  # threads of a block that copies
-_ROWS = 2 if SIMULATED else 8  # of the batch in a tile of the loops
+ROWS = (1, 2) if SIMULATED else (1, 2, 4, 8)  # of the batch in a tile of the loops: by how many there are
+_LOADS = ROWS[-1]
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,18 @@ SQUARE = Square(8, 2, 4) if SIMULATED else Square(64, 4, 16)
 
 
 @cache
-def forward_tile(name, dtype):
+def forward_tiles(name, dtype):
     """Every gate of a unit; of several units where a cell has few gates."""
     G = REGISTRY[name].n_gates
-    return Tile(WARPS, max(4 // G, 1), G, _rows(dtype))
+    return [Tile(WARPS, max(4 // G, 1), G, rows, _LOADS) for rows in _rows(dtype)]
 
 
 @cache
-def backward_tile(dtype):
+def backward_tiles(dtype):
     """dh of a unit has one sum, over the gates of all."""
-    return Tile(WARPS, 4, 1, _rows(dtype))
+    return [Tile(WARPS, 4, 1, rows, _LOADS) for rows in _rows(dtype)]
 
 
 def _rows(dtype):
     # a sum in double precision takes two registers, and twice the shared memory
-    return _ROWS // 2 if dtype == "float64" else _ROWS
+    return [rows for rows in ROWS if dtype != "float64" or rows <= 4]

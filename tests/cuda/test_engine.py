@@ -7,14 +7,14 @@ import pytest
 
 from fastrnn import reference
 from fastrnn.cells import REGISTRY
-from fastrnn.cuda import engine, plan
+from fastrnn.cuda import devices, engine, plan, target
 from fastrnn.cuda.kinds import stored_as
 from tests.helpers import DEVICE, rms
 from tests.problems import problem
 
 pytestmark = [pytest.mark.cudasim, pytest.mark.gpu]
 CELL = pytest.mark.parametrize("name", REGISTRY)
-SIZES = [(1, 1, 3, 5), (4, 5, 3, 9), (3, 7, 9, 17), (5, 2, 4, 16), (3, 3, 40, 35)]
+SIZES = [(1, 1, 3, 5), (4, 5, 3, 9), (3, 7, 9, 17), (5, 2, 4, 16), (3, 3, 40, 35), (2, 2, 3, 70)]
 SIZE = pytest.mark.parametrize("size", SIZES, ids="T{0[0]}-N{0[1]}-I{0[2]}-H{0[3]}".format)
 RAGGED = pytest.mark.parametrize("ragged", [False, True], ids=["dense", "ragged"])
 REVERSE = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -61,18 +61,24 @@ def test_half_precision_is_stored_and_single_precision_summed(device, name, ragg
 
 @CELL
 @RAGGED
+@pytest.mark.parametrize("rows", target.ROWS[:2])
 @pytest.mark.parametrize(
     "cut", [(1, 1, True), (1, 3, False), (4, 1, True), (5, 1, False), (3, 2, True), (2, 3, False)], ids=str
 )
-def test_every_cut_into_blocks_gives_the_same_bits(device, name, ragged, cut, monkeypatch):
+def test_every_cut_into_blocks_gives_the_same_bits(device, name, ragged, cut, rows, monkeypatch):
     p, slices, groups, resident = problem(name, 6, 5, 4, 10, ragged=ragged, seed=3), *cut
     want = {k: a.copy_to_host() for k, a in put(device, p, "float64").run(engine).items()}
 
-    def forced(limit, tile, dtype, N, H, K):
-        weights = -(-H // slices) * tile.gates * K * 8
-        return plan.Cut(slices, groups, resident, tile.room * 8 + resident * weights)
+    def forced(tiles, H, K):
+        tile = next(tile for tile in tiles if tile.rows == rows)
+        found = plan.cut_of(devices.Limits(6, 1 << 30 if resident else 0), tile, "float64", H, K, slices, groups)
+        assert found.resident == resident
+        return found
 
-    monkeypatch.setattr(engine, "cut", forced)
+    forward = lambda limit, name, dtype, N, H: forced(target.forward_tiles(name, dtype), H, H)  # noqa: E731
+    backward = lambda limit, dtype, N, H, K: forced(target.backward_tiles(dtype), H, K)  # noqa: E731
+    monkeypatch.setattr(engine, "forward_cut", forward)
+    monkeypatch.setattr(engine, "backward_cut", backward)
     got = put(device, p, "float64").run(engine)
     for key in want:
         np.testing.assert_array_equal(got[key].copy_to_host(), want[key], err_msg=key)
