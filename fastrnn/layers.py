@@ -14,7 +14,7 @@ from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array, Weights
 from fastrnn.functional import check_weights
 from fastrnn.parameters import Parameterised
-from fastrnn.serving import Frozen, HeldWeights, Stream
+from fastrnn.serving import DeviceStream, Frozen, HeldWeights, Stream
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
@@ -164,7 +164,7 @@ class Layer(Parameterised):
         own.params = {name: there.copied(value) for name, value in self.params.items()}
         return Frozen(own)
 
-    def stream(self, batch_size: int = 1) -> Stream:
+    def stream(self, batch_size: int = 1) -> Stream | DeviceStream:
         """The layer one time step at a time, from a zero state, on the weights as they are now."""
         return self.freeze().stream(batch_size)
 

@@ -156,9 +156,10 @@ class Frozen:
             return self._short.run(self._calls, self._prepared, x)
         return self._layer._infer(self._prepared, x, state, lengths)
 
-    def stream(self, batch_size: int = 1) -> "Stream":
+    def stream(self, batch_size: int = 1) -> "Stream | DeviceStream":
         """One time step at a time, from a zero state, sharing these weights."""
-        return Stream(self._layer, self._prepared, as_size("batch_size", batch_size))
+        kind = DeviceStream if self._layer.on_device else Stream
+        return kind(self._layer, self._prepared, as_size("batch_size", batch_size))
 
     def __reduce__(self):
         # packed weights are known by their address: a copy packs its own
@@ -166,6 +167,11 @@ class Frozen:
 
     def __repr__(self) -> str:
         return f"<frozen {self._layer!r}>"
+
+
+def _check_one_way(layer: Any) -> None:
+    if layer.bidirectional:
+        raise ValueError("stream: got a bidirectional layer, whose second direction starts at the end; wanted one way")
 
 
 class Stream:
@@ -178,8 +184,7 @@ class Stream:
     """
 
     def __init__(self, layer: Any, prepared: Any, batch_size: int):
-        if layer.bidirectional:
-            raise ValueError("stream: got a bidirectional layer, whose second direction starts at the end; wanted one way")
+        _check_one_way(layer)
         work, cell = layer._place.backend, REGISTRY[layer._cell]
         self._stages = [work.stream(cell, stage[0], batch_size) for stage in prepared]
         self._memory, self._shape = cell.memory, (batch_size, layer.input_size)
@@ -222,3 +227,46 @@ class Stream:
         for stage in self._stages:
             stage.h[rows] = 0
             stage.c[rows] = 0
+
+
+class DeviceStream:
+    """The same on a device: calls of one step, each from the state that the one before left."""
+
+    def __init__(self, layer: Any, prepared: Any, batch_size: int):
+        _check_one_way(layer)
+        self._layer, self._prepared, self._N = layer, prepared, batch_size
+        self._states: list[Any] = []
+
+    def step(self, x_t, out=None):
+        """One step. x_t : (N, I), or (I,) for one row; out : where y_t goes, (N, H) or (H,), a new array by default."""
+        layer, there, N = self._layer, self._layer._place.arrays, self._N
+        single = N == 1 and len(x_t.shape) == 1
+        I = layer.input_size
+        x_t = there.contiguous("x_t", x_t, (I,) if single else (N, I), layer.dtype).reshape(1, N, I)
+        self._states = self._states or self._start(x_t)
+        y, self._states, _, _ = layer._stack(self._prepared, x_t, self._states, None, None)
+        y = y[0, 0] if single else y[0]
+        return y if out is None else there.copy(y, there.as_array("out", out, tuple(y.shape), layer.dtype))
+
+    def _start(self, like: Any) -> list[Any]:
+        layer = self._layer
+        shape = (layer.num_layers, self._N, layer.hidden_size)
+        return [layer._place.arrays.zeros(shape, like) for _ in range(1 + REGISTRY[layer._cell].memory)]
+
+    @property
+    def state(self):
+        """The state now, a copy: (L, N, H), a pair (h, c) for an LSTM."""
+        there = self._layer._place.arrays
+        states = [there.copied(s) for s in self._states or self._start(next(iter(self._layer.params.values())))]
+        return tuple(states) if len(states) > 1 else states[0]
+
+    def reset(self, rows: Any = None) -> None:
+        """Set the state to zero: of every row, or of `rows`, indices of the batch."""
+        if rows is None:
+            self._states = []
+        else:
+            there = self._layer._place.arrays
+            keep = np.ones((self._N, 1))
+            keep[rows] = 0
+            factors = np.broadcast_to(keep, (self._layer.num_layers, self._N, self._layer.hidden_size))
+            self._states = [there.times(s, there.placed(np.ascontiguousarray(factors), s)) for s in self._states]

@@ -56,6 +56,21 @@ def empty(shape: Any, like: Any) -> Any:
     return kind_of(like).empty(shape, dtype_of(like), like)
 
 
+def zeros(shape: Any, like: Any) -> Any:
+    into, n = empty(shape, like), prod(shape)
+    call, dtype = Call(like), dtype_of(like)
+    call.convert(None, dtype, call.flat(into), dtype, 0, n)
+    return into
+
+
+def copy(x: Any, into: Any) -> Any:
+    """x, contiguous, to `into`, of its shape; returns it."""
+    kind_of(into).contiguous(into, "out")
+    call, dtype = Call(x), dtype_of(x)
+    call.convert(x, dtype, call.flat(into), dtype, 0, prod(x.shape))
+    return into
+
+
 def copied(x: Any) -> Any:
     return stacked([x])[0]
 

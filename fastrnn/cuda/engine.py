@@ -143,7 +143,3 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     call.sum_products(G * H, H, total, of_u, tape.kept, real, dw_hh, db_hh, dtype)
     dh0, dc0 = _states(call, state, dtype)
     return Gradients(dx, dw_ih, dw_hh, db_ih, db_hh, dh0, dc0 if cell.memory else None)
-
-
-def stream(cell, weights, N):
-    raise NotImplementedError("stream: a layer on a device has none yet; call it with T = 1 and the state that it gave")

@@ -82,6 +82,28 @@ def test_parameters_there_and_back(device, cls):
     assert layer(np.ones((4, 2, 3), np.float32))[0].dtype == np.float32
 
 
+@LAYER
+@pytest.mark.parametrize("N", [1, 3])
+def test_a_stream_goes_on_where_it_was(device, cls, N):
+    one, two = (cls(3, 5, 2, rng=0, dtype=np.float64) for _ in range(2))
+    ours, theirs = one.stream(N), two.convert(device.to_device).stream(N)
+    close(theirs.state, ours.state)
+    out = device.device_array((N, 5), np.float64)
+    for t, x_t in enumerate(np.random.default_rng(1).normal(size=(4, N, 3))):
+        if t == 2:
+            ours.reset([0])
+            theirs.reset([0])
+        y_t = theirs.step(device.to_device(x_t), out) if t % 2 else theirs.step(device.to_device(x_t))
+        assert (y_t is out) == (t % 2)
+        close(y_t, ours.step(x_t))
+        close(theirs.state, ours.state)
+    if N == 1:
+        close(theirs.step(device.to_device(x_t[0])), ours.step(x_t[0]))
+    ours.reset()
+    theirs.reset()
+    close(theirs.state, ours.state)
+
+
 def test_functions_take_and_give_device_arrays(device):
     rng = np.random.default_rng(0)
     x, w_ih, w_hh = rng.normal(size=(4, 2, 3)), rng.normal(size=(20, 3)), rng.normal(size=(20, 5))
@@ -115,8 +137,8 @@ def test_errors_name_the_argument(device):
         layer(put(np.ones((4, 2, 3), np.float32)))
     with pytest.raises(TypeError, match="x: got ndarray, wanted an array on the device"):
         layer.convert(put)(np.ones((4, 2, 3), np.float32))
-    with pytest.raises(NotImplementedError, match=r"stream: .* T = 1"):
-        layer.stream()
+    with pytest.raises(ValueError, match=r"x_t: got shape \(2, 4\), wanted \(2, 3\)"):
+        layer.stream(2).step(put(np.ones((2, 4), np.float32)))
 
 
 def test_a_device_without_its_kernels_is_an_error():
