@@ -12,7 +12,7 @@ from fastrnn.cuda.kinds import Numba, kind_of
 from fastrnn.cuda.plan import Cut
 from fastrnn.cuda.rows import Rows
 from fastrnn.cuda.scalars import real_of
-from fastrnn.cuda.target import ELEMENTWISE, SIMULATED, SQUARE
+from fastrnn.cuda.target import ELEMENTWISE, SIMULATED, SQUARES, Square
 
 if not SIMULATED:
     from cuda.bindings import driver as binding
@@ -21,7 +21,7 @@ if not SIMULATED:
 
 _MOST_BLOCKS = 1 if SIMULATED else 1024  # of a launch that copies
 _GROUPS = 1024  # of rows, at most: a counter each
-_FILL = 264  # squares that fill a large device twice; sums are cut into parts until there are as many
+_FILL = 6 if SIMULATED else 264  # squares that fill a large device twice; sums are cut into parts until there are as many
 
 
 class Call:
@@ -80,26 +80,31 @@ class Call:
         self.each(moves.convert(source, to), n, n, int(given), self.flat(x) if given else into, into, start)
 
     def multiply(self, q: gemm.Product, a: Any, a_dtype: str, b: Any, b_dtype: str, bias: Any, c: Any) -> None:
-        parts = -(-q.K // q.part) if q.part else 1
-        side = SQUARE.side
-        grid = (-(-q.M // side), -(-(q.N + q.ones) // side), max(parts, 1))
-        if grid[0] and grid[1]:
-            q = q._replace(part=q.part or max(q.K, 1))
-            self.launch(gemm.multiply(a_dtype, b_dtype), grid, SQUARE.threads, q, a, b, b if bias is None else bias, c)
+        q = q._replace(part=q.part or max(q.K, 1))
+        parts = max(-(-q.K // q.part), 1)
+        square = next((s for s in reversed(SQUARES) if _count(s, q) * parts >= _FILL), SQUARES[0])
+        grid = (-(-q.M // square.side), -(-(q.N + q.ones) // square.side), parts)
+        if _count(square, q):
+            kernel = gemm.multiply(a_dtype, b_dtype, square)
+            self.launch(kernel, grid, square.threads, q, a, b, b if bias is None else bias, c)
 
     def sum_products(self, M: int, N: int, K: int, d: Any, x: Any, real: str, w: Any, bias: Any, dtype: str) -> None:
         """w (M, N) = Σ_k d[k, m] x[k, n] and bias (M,) = Σ_k d[k, m], of K rows each."""
-        side, ones = SQUARE.side, int(bias is not None)
-        squares = -(-M // side) * -(-(N + ones) // side)
-        most = -(-K // (8 * SQUARE.depth))  # parts of fewer terms are not worth it
-        parts = max(min(_FILL // max(squares, 1), most), 1)
-        part = max(-(-K // parts), 1)
-        parts = max(-(-K // part), 1)
-        q = gemm.Product(M, N, K, a_m=1, a_k=M, b_k=N, b_n=1, ones=ones, part=part)
-        sums = self.room(parts * M * (N + ones), real)
+        q = gemm.Product(M, N, K, a_m=1, a_k=M, b_k=N, b_n=1, ones=int(bias is not None))
+        least = SQUARES[0]
+        # by the shape alone; parts of fewer terms are not worth it
+        parts = max(min(_FILL // max(_count(least, q), 1), -(-K // (8 * least.depth))), 1)
+        q = q._replace(part=max(-(-K // parts), 1))
+        parts, size = max(-(-K // q.part), 1), M * (N + q.ones)
+        sums = self.room(parts * size, real)
         self.multiply(q, d, real, x, real, None, sums)
         target = self.flat(w)
-        self.each(gemm.finish(dtype), M * (N + ones), q, parts, sums, target, target if bias is None else self.flat(bias))
+        self.each(gemm.finish(dtype), size, q, parts, sums, target, target if bias is None else self.flat(bias))
+
+
+def _count(square: Square, q: gemm.Product) -> int:
+    """Squares of a product."""
+    return -(-q.M // square.side) * -(-(q.N + q.ones) // square.side)
 
 
 @cache

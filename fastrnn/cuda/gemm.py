@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from numba import cuda
 
-from fastrnn.cuda.scalars import loader, place, real_of, storer
-from fastrnn.cuda.target import SQUARE
+from fastrnn.cuda.scalars import device, loader, place, real_of, storer
 
 
 class Product(NamedTuple):
@@ -29,12 +28,28 @@ class Product(NamedTuple):
 
 
 @cache
-def multiply(a_dtype, b_dtype):
+def multiply(a_dtype, b_dtype, square):
     """The kernel for operands of these storage types; C is of the type of sums. Grid: squares of M, of N, parts."""
-    side, own, depth = SQUARE.side, SQUARE.own, SQUARE.depth
+    side, own, depth, threads, loads = square.side, square.own, square.depth, square.threads, square.loads
     across, pitch, sums = side // own, side + 1, own * own
     real, load_a, load_b = real_of(a_dtype), loader(a_dtype), loader(b_dtype)
     zero, one = real(0), real(1)
+
+    @device
+    def spot(i, along_k):
+        """Which of the square's lines, and which term, is a thread's i-th: neighbours read along the axis that has them."""
+        e = cuda.threadIdx.x + i * threads
+        return (e // depth, e % depth) if along_k else (e % side, e // side)
+
+    @device
+    def fetch(q, a, b, m0, n0, k0, end, coming_a, coming_b):
+        for i in range(loads):
+            m, k = spot(i, q.a_k == 1)
+            inside = m0 + m < q.M and k0 + k < end
+            coming_a[i] = load_a(a[place((m0 + m) * q.a_m + (k0 + k) * q.a_k)]) if inside else zero
+            n, k = spot(i, q.b_k == 1)
+            inside = n0 + n < q.N and k0 + k < end
+            coming_b[i] = load_b(b[place((k0 + k) * q.b_k + (n0 + n) * q.b_n)]) if inside else one
 
     @cuda.jit
     def multiply_kernel(q, a, b, bias, c):
@@ -43,23 +58,23 @@ def multiply(a_dtype, b_dtype):
         acc = cuda.local.array(sums, real)
         near_a = cuda.local.array(own, real)
         near_b = cuda.local.array(own, real)
-        thread, threads = cuda.threadIdx.x, cuda.blockDim.x
+        coming_a = cuda.local.array(loads, real)
+        coming_b = cuda.local.array(loads, real)
         m0, n0, width = cuda.blockIdx.x * side, cuda.blockIdx.y * side, q.N + q.ones
-        row, column = thread // across, thread % across
+        row, column = cuda.threadIdx.x // across, cuda.threadIdx.x % across
         for i in range(sums):
             acc[i] = zero
         begin = cuda.blockIdx.z * q.part
         end = min(begin + q.part, q.K)
+        fetch(q, a, b, m0, n0, begin, end, coming_a, coming_b)
         for k0 in range(begin, end, depth):
-            for i in range(thread, side * depth, threads):
-                # neighbouring threads read neighbouring numbers, along whichever axis has them
-                m, k = (i // depth, i % depth) if q.a_k == 1 else (i % side, i // side)
-                inside = m0 + m < q.M and k0 + k < end
-                tile_a[k, m] = load_a(a[place((m0 + m) * q.a_m + (k0 + k) * q.a_k)]) if inside else zero
-                n, k = (i // depth, i % depth) if q.b_k == 1 else (i % side, i // side)
-                inside = n0 + n < q.N and k0 + k < end
-                tile_b[k, n] = load_b(b[place((k0 + k) * q.b_k + (n0 + n) * q.b_n)]) if inside else one
+            for i in range(loads):
+                m, k = spot(i, q.a_k == 1)
+                tile_a[k, m] = coming_a[i]
+                n, k = spot(i, q.b_k == 1)
+                tile_b[k, n] = coming_b[i]
             cuda.syncthreads()
+            fetch(q, a, b, m0, n0, k0 + depth, end, coming_a, coming_b)  # on their way while these are used
             for k in range(depth):
                 for i in range(own):
                     near_a[i] = tile_a[k, row + i * across]

@@ -31,8 +31,14 @@ class Square:
     def threads(self) -> int:
         return (self.side // self.own) ** 2
 
+    @property
+    def loads(self) -> int:
+        """Numbers of each operand that a thread brings to shared memory at a time."""
+        return self.side * self.depth // self.threads
 
-SQUARE = Square(8, 2, 4) if SIMULATED else Square(64, 4, 16)
+
+# the larger one has twice the multiply-adds for a load, where there are enough of them for every multiprocessor
+SQUARES = (Square(8, 2, 4), Square(12, 3, 4)) if SIMULATED else (Square(64, 4, 16), Square(128, 8, 8))
 
 
 @cache

@@ -20,8 +20,15 @@ CAPABILITIES = ((7, 5), (8, 0), (9, 0), (10, 0))
 I64 = types.int64
 REGISTERS = 65536  # of a multiprocessor: a block has to fit
 # what a kernel may use: registers of a thread, bytes of static shared memory; none may spill
-BUDGET = {"forward": (232, 0), "backward": (232, 0), "multiply": (80, 8448), "finish": (48, 0), "move": (48, 0)}
-BUDGET["multiply_float64"] = (96, 16896)
+BUDGET = {
+    "forward": (232, 0),
+    "backward": (232, 0),
+    "multiply64": (80, 8448),
+    "multiply128": (168, 8448),
+    "finish": (48, 0),
+    "move": (48, 0),
+}
+BUDGET |= {"multiply64_float64": (160, 16896), "multiply128_float64": (255, 16896)}
 DYNAMIC = 64 << 10  # bytes of shared memory for the sums of a loop: what the smallest device here has
 
 
@@ -62,7 +69,8 @@ def kernels(dtype):
     name = real.dtype.name
     for a, b in {(dtype, dtype), (name, dtype), (name, name)}:
         arguments = (told(gemm.Product), array(a), array(b), array(b), real)
-        yield f"multiply-{a}-{b}", "multiply", gemm.multiply(a, b), arguments
+        for square in target.SQUARES:
+            yield f"multiply{square.side}-{a}-{b}", f"multiply{square.side}", gemm.multiply(a, b, square), arguments
     yield "finish", "finish", gemm.finish(dtype), (told(gemm.Product), I64, real, stored, stored)
     yield "gather", "move", moves.gather(dtype), (q, batch, table, real)
     yield "scatter", "move", moves.scatter(dtype), (q, I64, real, table, batch)
@@ -104,7 +112,7 @@ def check(found, kind, dtype, threads):
 
 
 FOUND = {(dtype, name): rest for dtype in DTYPES for name, *rest in kernels(dtype)}
-THREADS = {"forward": 32 * target.WARPS, "backward": 32 * target.WARPS, "multiply": target.SQUARE.threads}
+THREADS = {"forward": 32 * target.WARPS, "backward": 32 * target.WARPS, "multiply64": 256, "multiply128": 256}
 
 
 def within_budget(dtype, name, capability, folder, monkeypatch):
