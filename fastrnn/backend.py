@@ -5,6 +5,8 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fastrnn import arrays, reference, reference_ops
 
 
@@ -17,8 +19,13 @@ class Place(NamedTuple):
 
 def place_of(name: str, value: Any) -> Place:
     """The place of `value`, an argument of that name; all other arrays of the call have to be there too."""
-    if arrays.on_device(value):
-        return _device(name)
+    if type(value) is np.ndarray or not arrays.on_device(value):
+        return _host()
+    return _device(name)
+
+
+@cache
+def _host() -> Place:
     return Place(arrays, backend())
 
 

@@ -50,7 +50,7 @@ class Call:
 
     def launch_loop(self, kernel: Any, cut: Cut, *args: Any) -> None:
         """A launch whose blocks wait for each other: all of them run at the same time, or none."""
-        _configured(kernel, (cut.slices, cut.groups), cut.tile.threads, self.stream, cut.shared, together=True)(*args)
+        _configured(kernel, (cut.slices, cut.groups), cut.form.tile.threads, self.stream, cut.shared, together=True)(*args)
 
     def tables(self, rows: Rows) -> Any:
         """The rows' table on the device."""

@@ -65,7 +65,7 @@ def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, kee
     if total:
         given = weights.b_hh is not None
         call.launch_loop(
-            loops.forward(cell.name, dtype, plan.tile, plan.resident, keep), plan,
+            loops.forward(cell.name, dtype, plan.form, keep), plan,
             rows.loop(H, plan.groups, given), w_hh, call.view(weights.b_hh) if given else w_hh,
             sums, kept, tables, call.flat(state), call.view(y), call.flags,
         )  # fmt: skip
@@ -125,7 +125,7 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     plan = backward_cut(limits(call.number), dtype, N, H, G * H)
     if total:
         call.launch_loop(
-            loops.backward(cell.name, dtype, plan.tile, plan.resident), plan,
+            loops.backward(cell.name, dtype, plan.form), plan,
             rows.loop(H, plan.groups, dy is not None), tape.w_hh, tape.kept, tape.tables, call.flat(state),
             call.view(tape.like if dy is None else dy), d, call.flags,
         )  # fmt: skip

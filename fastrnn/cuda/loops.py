@@ -15,7 +15,8 @@ import numpy as np
 from numba import cuda
 
 from fastrnn.cells import REGISTRY
-from fastrnn.cuda.product import product_of, wait
+from fastrnn.cuda.plan import REGISTERS, SHARED, STREAMED
+from fastrnn.cuda.product import LANES, product_of, wait
 from fastrnn.cuda.rows import row_of
 from fastrnn.cuda.scalars import adder, device, loader, reader, real_of, stored_as, storer, text, writer
 from fastrnn.cuda.target import ITEM
@@ -35,15 +36,18 @@ def of_group(count, groups):
     return (count - cuda.blockIdx.y + groups - 1) // groups
 
 
-def weights_of(resident, gates):
+def weights_of(form, dtype):
     """A device function: where this block's rows of the weights are, the first, and the distance from gate to gate.
 
-    room : shared memory, which they are copied to if resident
+    They are copied to `room` in shared memory, or each lane's to `own_room`, its registers, or read where they are.
     """
-    if not resident:
-        return device(lambda w, room, H, first, own, K: (w, first, H))
+    gates, units, terms, load = form.tile.gates, form.tile.units, form.terms, loader(dtype)
+    zero = real_of(dtype)(0)
 
-    def hold(w, room, H, first, own, K):
+    def read(w, room, own_room, H, first, own, K):
+        return w, first, H
+
+    def share(w, room, own_room, H, first, own, K):
         size = own * K
         for i in range(cuda.threadIdx.x, gates * size, cuda.blockDim.x):
             gate = i // size
@@ -51,18 +55,26 @@ def weights_of(resident, gates):
         cuda.syncthreads()
         return room, 0, own
 
-    return device(hold)
+    def hold(w, room, own_room, H, first, own, K):
+        for p in range(units * gates):
+            unit = first + min(cuda.threadIdx.x // LANES * units + p // gates, own - 1)
+            for i in range(terms):
+                k = cuda.threadIdx.x % LANES + i * LANES
+                own_room[p * terms + i] = load(w[(p % gates * H + unit) * K + k]) if k < K else zero
+        return own_room, 0, own
+
+    return device({STREAMED: read, SHARED: share, REGISTERS: hold}[form.where])
 
 
 @cache
-def forward(name, dtype, tile, resident, keep):
-    """The forward loop of a cell, for weights in shared memory or not, with a tape or not."""
-    cell, real = REGISTRY[name], real_of(dtype)
+def forward(name, dtype, form, keep):
+    """The forward loop of a cell, for a form (its tile, and where the weights are), with a tape or not."""
+    cell, real, tile = REGISTRY[name], real_of(dtype), form.tile
     real_type, stored_type = np.dtype(real), np.dtype(stored_as(dtype))
     G, K, R, columns, base, memory = cell.n_gates, cell.n_tape, tile.rows, tile.columns, tile.base, cell.memory
-    product, advance, store = product_of(tile, dtype), text(cell.forward, real), storer(dtype)
+    product, advance, store = product_of(tile, dtype, form.terms), text(cell.forward, real), storer(dtype)
     load_gates, gates_of, save, add = reader(G, dtype), reader(G), writer(K), adder(G)
-    take, behind = weights_of(resident, G), tile.room * ITEM[real.__name__] // ITEM[dtype]
+    take, behind, held = weights_of(form, dtype), tile.room * ITEM[real.__name__] // ITEM[dtype], form.held
 
     @device
     def places(q, s, total, packed, following):
@@ -112,7 +124,8 @@ def forward(name, dtype, tile, resident, keep):
         pool = cuda.shared.array(0, real_type)
         group, j, r = cuda.blockIdx.y, cuda.threadIdx.x % columns, cuda.threadIdx.x // columns
         first, own = slice_of(q.H)
-        weights, weights_first, gate_step = take(w, cuda.shared.array(0, stored_type)[behind:], q.H, first, own, q.H)
+        room, own_room = cuda.shared.array(0, stored_type)[behind:], cuda.local.array(held, real)
+        weights, weights_first, gate_step = take(w, room, own_room, q.H, first, own, q.H)
         begin(q, kept, tables, state, first, own)
         wait(flags, group, cuda.gridDim.x)
         packed, following = 0, tables[min(1, q.steps)]
@@ -141,15 +154,15 @@ def forward(name, dtype, tile, resident, keep):
 
 
 @cache
-def backward(name, dtype, tile, resident):
+def backward(name, dtype, form):
     """The backward loop of a cell: from dy and the tape to `d`, the gradients of both sides' sums, packed (G H) each."""
-    cell, real = REGISTRY[name], real_of(dtype)
+    cell, real, tile = REGISTRY[name], real_of(dtype), form.tile
     real_type, stored_type = np.dtype(real), np.dtype(stored_as(dtype))
     G, K, R, columns, base = cell.n_gates, cell.n_tape, tile.rows, tile.columns, tile.base
     memory, shared = cell.memory, cell.shares_gradient
-    product, retreat, load = product_of(tile, dtype), text(cell.backward, real), loader(dtype)
+    product, retreat, load = product_of(tile, dtype, form.terms), text(cell.backward, real), loader(dtype)
     tape_of, write = reader(K), writer(G)
-    take, behind = weights_of(resident, 1), tile.room * ITEM[real.__name__] // ITEM[dtype]
+    take, behind, held = weights_of(form, dtype), tile.room * ITEM[real.__name__] // ITEM[dtype], form.held
 
     @device
     def step(q, s, row, unit, kept, tables, state, dy, d):
@@ -175,7 +188,8 @@ def backward(name, dtype, tile, resident):
         group, thread, threads, width = cuda.blockIdx.y, cuda.threadIdx.x, cuda.blockDim.x, G * q.H
         j, r = thread % columns, thread // columns
         first, own = slice_of(q.H)
-        weights, weights_first, gate_step = take(w, cuda.shared.array(0, stored_type)[behind:], q.H, first, own, width)
+        room, own_room = cuda.shared.array(0, stored_type)[behind:], cuda.local.array(held, real)
+        weights, weights_first, gate_step = take(w, room, own_room, q.H, first, own, width)
         from_sums = 0 if shared else tables[q.steps]
         for s in range(q.steps - 1, -1, -1):
             packed = tables[s]

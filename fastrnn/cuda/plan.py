@@ -1,11 +1,11 @@
-"""How a time loop is cut into blocks: units into slices, rows into groups, and whether a slice's weights fit on chip."""
+"""How a time loop is cut into blocks: units into slices, rows into groups, and where a slice's weights are."""
 
 from functools import lru_cache
 from typing import NamedTuple
 
 from fastrnn.cuda.devices import Limits
 from fastrnn.cuda.product import LANES, Tile
-from fastrnn.cuda.target import ITEM, backward_tiles, forward_tiles
+from fastrnn.cuda.target import HELD, ITEM, backward_tiles, forward_tiles
 
 # clocks, by the figures of other persistent kernels' authors: to be measured on a device
 _WAIT = 1500  # for the other blocks
@@ -13,12 +13,27 @@ _SUMMING = 300  # of a pass, besides its products
 _STREAM = 40  # bytes of weights a clock and block out of the second-level cache, all blocks reading
 
 
+REGISTERS, SHARED, STREAMED = "registers", "shared", "streamed"  # where a slice's weights are
+
+
+class Form(NamedTuple):
+    """What a loop's kernel is compiled for."""
+
+    tile: Tile
+    where: str
+    terms: int  # of each sum whose weights a lane holds in registers
+
+    @property
+    def held(self) -> int:
+        """Numbers that a lane holds: one where it holds none, since an array has one at least."""
+        return max(self.terms * self.tile.units * self.tile.gates, 1)
+
+
 class Cut(NamedTuple):
     slices: int  # of the units
     groups: int  # of the rows
-    resident: bool  # whether a slice's weights stay in shared memory
-    tile: Tile
-    shared: int  # bytes
+    form: Form
+    shared: int  # bytes of shared memory
 
 
 @lru_cache(1024)
@@ -40,28 +55,36 @@ def _best(limit: Limits, tiles: list[Tile], dtype: str, N: int, H: int, K: int) 
         if -(-H // size) != slices:
             continue  # fewer blocks have the same slices
         groups = max(min(limit.blocks // slices, N), 1)
-        rows = -(-N // groups)
         for tile in tiles:
-            cut = cut_of(limit, tile, dtype, H, K, slices, groups)
-            found.append((_clocks(cut, size, rows, K, size * tile.gates * K * ITEM[dtype]), slices, -tile.rows, cut))
-    return min(found)[-1]
+            for where in (REGISTERS, SHARED, STREAMED):
+                cut = cut_of(tile, where, dtype, H, K, slices, groups)
+                if fits(limit, cut, dtype, H, K):
+                    found.append((_clocks(cut, dtype, size, -(-N // groups), K), slices, cut))
+    return min(found, key=lambda one: one[:2])[-1]
 
 
-def cut_of(limit: Limits, tile: Tile, dtype: str, H: int, K: int, slices: int, groups: int) -> Cut:
-    """That cut, with its weights in shared memory if they fit."""
+def cut_of(tile: Tile, where: str, dtype: str, H: int, K: int, slices: int, groups: int) -> Cut:
     pool = tile.room * ITEM["float64" if dtype == "float64" else "float32"]
     weights = -(-H // slices) * tile.gates * K * ITEM[dtype]
-    resident = pool + weights <= limit.shared
-    return Cut(slices, groups, resident, tile, pool + weights if resident else pool)
+    # few different numbers of terms, since each has a kernel of its own
+    terms = 1 << (-(-K // LANES) - 1).bit_length() if where == REGISTERS else 0
+    return Cut(slices, groups, Form(tile, where, terms), pool + weights if where == SHARED else pool)
 
 
-def _clocks(cut: Cut, size: int, rows: int, K: int, weights: int) -> float:
-    tile = cut.tile
+def fits(limit: Limits, cut: Cut, dtype: str, H: int, K: int) -> bool:
+    tile, form = cut.form.tile, cut.form
+    if form.where == REGISTERS and (-(-H // cut.slices) > tile.columns or tile.chunk < K or tile.rows > 2):
+        return False
+    return form.held <= (HELD // 2 if dtype == "float64" else HELD) and cut.shared <= limit.shared
+
+
+def _clocks(cut: Cut, dtype: str, size: int, rows: int, K: int) -> float:
+    tile, where = cut.form.tile, cut.form.where
     passes = -(-size // tile.columns) * -(-rows // tile.rows)
     # a warp's load from shared memory takes a clock of its multiprocessor; four of its multiply-adds do
     weight_loads, row_loads = tile.units * tile.gates, tile.rows
-    term = max(weight_loads + row_loads, weight_loads * row_loads / 4)
-    time = passes * (tile.warps * -(-K // LANES) * term + _SUMMING)
-    if not cut.resident:
-        time += -(-rows // tile.rows) * weights / _STREAM
+    loads = row_loads if where == REGISTERS else weight_loads + row_loads
+    time = passes * (tile.warps * -(-K // LANES) * max(loads, weight_loads * row_loads / 4) + _SUMMING)
+    if where == STREAMED:
+        time += -(-rows // tile.rows) * size * tile.gates * K * ITEM[dtype] / _STREAM
     return time + (_WAIT if cut.slices > 1 else 0)

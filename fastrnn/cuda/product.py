@@ -56,9 +56,10 @@ class Tile:
 
 
 @cache
-def product_of(tile, dtype):
+def product_of(tile, dtype, terms=0):
     """A device function with the sums of one pass, left in `pool`: unit j, gate g, row r at base + (j G + g) R + r.
 
+    terms : of a lane's weights, where it holds them in registers and there is but one pass and chunk
     w : rows (K,); unit j's of gate g is row `first` + g * `gate_step` + j, of `own` units
     v : rows (K,) too; row r's starts at `start` + min(r, last) * `step`
     """
@@ -90,6 +91,20 @@ def product_of(tile, dtype):
                     acc[p * rows + r] += weight * near[r]
 
     @device
+    def add_held_terms(w, w_at, gate_step, mine, k0, K, pool, acc, near):
+        """The same where w is this lane's own, `terms` of each of its rows: the loops are unrolled, w is in registers."""
+        for i in range(terms):
+            k = cuda.threadIdx.x % LANES + i * LANES
+            if k < K:
+                for r in range(rows):
+                    near[r] = pool[place(r * chunk + k)]
+                for p in range(weights):
+                    for r in range(rows):
+                        acc[p * rows + r] += w[p * terms + i] * near[r]
+
+    add = add_held_terms if terms else add_terms
+
+    @device
     def add_parts(pool):
         """The lanes' parts of every sum."""
         for i in range(cuda.threadIdx.x, sums, cuda.blockDim.x):
@@ -119,7 +134,7 @@ def product_of(tile, dtype):
             cuda.syncthreads()
             if k0 + chunk < K:  # on their way while these are used
                 fetch(v, start, step, last, k0 + chunk, K, coming)
-            add_terms(w, (first + unit) * K, gate_step, own - unit, k0, K, pool, acc, near)
+            add(w, (first + unit) * K, gate_step, own - unit, k0, K, pool, acc, near)
             cuda.syncthreads()
         for i in range(warp_sums):
             pool[(warp * warp_sums + i) * _PITCH + lane] = acc[i]

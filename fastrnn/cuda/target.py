@@ -17,6 +17,7 @@ WARPS = 2 if SIMULATED else 8
 ELEMENTWISE = 16 if SIMULATED else 256  # threads of a block that copies
 ROWS = (1, 2) if SIMULATED else (1, 2, 4, 8)  # of the batch in a tile of the loops: by how many there are
 _LOADS = ROWS[-1]
+HELD = 8 if SIMULATED else 64  # weights that a lane holds in registers, at most; half in double precision
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,17 @@ SQUARES = (Square(8, 2, 4), Square(12, 3, 4)) if SIMULATED else (Square(64, 4, 1
 
 @cache
 def forward_tiles(name, dtype):
-    """Every gate of a unit; of several units where a cell has few gates."""
-    G = REGISTRY[name].n_gates
-    return [Tile(WARPS, max(4 // G, 1), G, rows, _LOADS) for rows in _rows(dtype)]
+    """Every gate of a unit; of several units too where a cell has one."""
+    return _tiles(REGISTRY[name].n_gates, dtype)
 
 
 @cache
 def backward_tiles(dtype):
     """dh of a unit has one sum, over the gates of all."""
-    return [Tile(WARPS, 4, 1, rows, _LOADS) for rows in _rows(dtype)]
+    return _tiles(1, dtype)
 
 
-def _rows(dtype):
+def _tiles(gates, dtype):
     # a sum in double precision takes two registers, and twice the shared memory
-    return [rows for rows in ROWS if dtype != "float64" or rows <= 4]
+    rows = [n for n in ROWS if dtype != "float64" or n <= 4]
+    return [Tile(WARPS, units, gates, n, _LOADS) for units in ((1, 4) if gates == 1 else (1,)) for n in rows]

@@ -11,7 +11,7 @@ from numba import cuda
 from numba.cuda import types
 
 from fastrnn.cells import REGISTRY
-from fastrnn.cuda import gemm, loops, moves, target
+from fastrnn.cuda import gemm, loops, moves, plan, target
 from fastrnn.cuda.rows import Loop
 
 pytestmark = pytest.mark.ptx
@@ -45,8 +45,17 @@ def told(kind):
     return types.NamedUniTuple(I64, len(kind._fields), kind)
 
 
-def ends(tiles):
-    return tiles[0], tiles[-1]
+def forms(tiles, dtype, gates):
+    """Of the smallest and the largest tile, the weights in each place; in registers as many as can be."""
+    small, large = tiles[0], tiles[-1]
+    for where in (plan.SHARED, plan.STREAMED):
+        yield from (plan.Form(tile, where, 0) for tile in (small, large))
+    terms = (target.HELD // 2 if dtype == "float64" else target.HELD) // (small.units * gates)
+    yield plan.Form(small, plan.REGISTERS, 1 << terms.bit_length() - 1)
+
+
+def named(form):
+    return f"{form.where}-units{form.tile.units}-rows{form.tile.rows}"
 
 
 def kernels(dtype):
@@ -54,18 +63,15 @@ def kernels(dtype):
     q, table, flags, real, stored = told(Loop), array("int64"), array("int64"), sums(dtype), array(dtype)
     batch = array(dtype, 3)
     for cell in REGISTRY:
-        for tile in ends(target.forward_tiles(cell, dtype)):
-            for resident in (True, False):
-                place = f"{'resident' if resident else 'streamed'}-rows{tile.rows}"
-                for keep in (False, True):
-                    arguments = (q, stored, stored, real, real, table, real, batch, flags)
-                    kernel = loops.forward(cell, dtype, tile, resident, keep)
-                    yield f"forward-{cell}-{place}-{'tape' if keep else 'bare'}", "forward", kernel, arguments
-        for tile in ends(target.backward_tiles(dtype)):
-            for resident in (True, False):
-                place = f"{'resident' if resident else 'streamed'}-rows{tile.rows}"
-                arguments = (q, stored, real, table, real, batch, real, flags)
-                yield f"backward-{cell}-{place}", "backward", loops.backward(cell, dtype, tile, resident), arguments
+        G = REGISTRY[cell].n_gates
+        for form in forms(target.forward_tiles(cell, dtype), dtype, G):
+            for keep in (False, True):
+                arguments = (q, stored, stored, real, real, table, real, batch, flags)
+                kernel = loops.forward(cell, dtype, form, keep)
+                yield f"forward-{cell}-{named(form)}-{'tape' if keep else 'bare'}", "forward", kernel, arguments
+        for form in forms(target.backward_tiles(dtype), dtype, 1):
+            arguments = (q, stored, real, table, real, batch, real, flags)
+            yield f"backward-{cell}-{named(form)}", "backward", loops.backward(cell, dtype, form), arguments
     name = real.dtype.name
     for a, b in {(dtype, dtype), (name, dtype), (name, name)}:
         arguments = (told(gemm.Product), array(a), array(b), array(b), real)

@@ -16,6 +16,11 @@ pytestmark = [pytest.mark.cudasim, pytest.mark.gpu]
 CELL = pytest.mark.parametrize("name", REGISTRY)
 SIZES = [(1, 1, 3, 5), (4, 5, 3, 9), (3, 7, 9, 17), (5, 2, 4, 16), (3, 3, 40, 35), (2, 2, 3, 70)]
 SIZE = pytest.mark.parametrize("size", SIZES, ids="T{0[0]}-N{0[1]}-I{0[2]}-H{0[3]}".format)
+# slices, groups, where the weights are, which of the tiles
+CUTS = [
+    (1, 1, plan.SHARED, -1), (1, 3, plan.STREAMED, 0), (5, 1, plan.SHARED, 1), (5, 1, plan.STREAMED, 0),
+    (3, 2, plan.SHARED, -1), (2, 3, plan.STREAMED, -1), (5, 1, plan.REGISTERS, 0), (5, 1, plan.REGISTERS, 1),
+]  # fmt: skip
 RAGGED = pytest.mark.parametrize("ragged", [False, True], ids=["dense", "ragged"])
 REVERSE = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
@@ -61,18 +66,15 @@ def test_half_precision_is_stored_and_single_precision_summed(device, name, ragg
 
 @CELL
 @RAGGED
-@pytest.mark.parametrize("rows", target.ROWS[:2])
-@pytest.mark.parametrize(
-    "cut", [(1, 1, True), (1, 3, False), (4, 1, True), (5, 1, False), (3, 2, True), (2, 3, False)], ids=str
-)
-def test_every_cut_into_blocks_gives_the_same_bits(device, name, ragged, cut, rows, monkeypatch):
-    p, slices, groups, resident = problem(name, 6, 5, 4, 10, ragged=ragged, seed=3), *cut
+@pytest.mark.parametrize("slices, groups, where, tile", CUTS, ids=str)
+def test_every_cut_into_blocks_gives_the_same_bits(device, name, ragged, slices, groups, where, tile, monkeypatch):
+    p = problem(name, 6, 5, 4, 10, ragged=ragged, seed=3)
     want = {k: a.copy_to_host() for k, a in put(device, p, "float64").run(engine).items()}
+    monkeypatch.setattr(plan, "HELD", 1 << 10)
 
     def forced(tiles, H, K):
-        tile = next(tile for tile in tiles if tile.rows == rows)
-        found = plan.cut_of(devices.Limits(6, 1 << 30 if resident else 0), tile, "float64", H, K, slices, groups)
-        assert found.resident == resident
+        found = plan.cut_of(tiles[tile], where, "float64", H, K, slices, groups)
+        assert plan.fits(devices.Limits(6, 1 << 20), found, "float64", H, K)
         return found
 
     forward = lambda limit, name, dtype, N, H: forced(target.forward_tiles(name, dtype), H, H)  # noqa: E731
