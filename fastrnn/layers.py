@@ -111,14 +111,8 @@ class Layer(Parameterised):
         return self
 
     def __repr__(self) -> str:
-        options = {
-            "nonlinearity": "tanh",
-            "num_layers": 1,
-            "bias": True,
-            "batch_first": False,
-            "dropout": 0.0,
-            "bidirectional": False,
-        }
+        options = {"nonlinearity": "tanh", "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0,
+                   "bidirectional": False}  # fmt: skip
         said = [f"{k}={getattr(self, k)}" for k, default in options.items() if getattr(self, k, default) != default]
         said = [str(self.input_size), str(self.hidden_size), *said, f"dtype={self.dtype}"]
         return f"{type(self).__name__}({', '.join(said)})"
@@ -229,10 +223,11 @@ class Layer(Parameterised):
         if memory and state is not None and not (isinstance(state, tuple | list) and len(state) == 2):
             raise TypeError(f"{name}: got {type(state).__name__}, wanted a pair (h, c)")
         parts = (state if state is not None else (None, None)) if memory else (state,)
-        rows = self.num_layers * self._directions
+        if all(p is None for p in parts):
+            return list(parts)
+        there, rows = self._place.arrays, self.num_layers * self._directions
         shape = (rows, self.hidden_size) if unbatched else (rows, N, self.hidden_size)
         labels = (f"{name}[0]", f"{name}[1]") if memory else (name,)
-        there = self._place.arrays
         checked = [there.optional(n, p, shape, self.dtype) for n, p in zip(labels, parts, strict=True)]
         return [p if p is None or not unbatched else there.lifted(p) for p in checked]
 

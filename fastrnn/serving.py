@@ -77,6 +77,7 @@ class ShortCalls:
 
 class _Held(NamedTuple):
     form: Any  # the backend's, [layer][direction]
+    refresh: Any  # brings one of them up to date
     arrays: list[Any]  # that it came from
     calls: Spares  # short ones on it
 
@@ -113,7 +114,7 @@ class HeldWeights:
         except IndexError:
             held = None
         if held is None or not self._refresh(held):
-            held = _Held(self._layer._prepare(), self._sources(), Spares())
+            held = _Held(self._layer._prepare(), self._layer._place.backend.refresh, self._sources(), Spares())
         return held
 
     def _give(self, held: _Held) -> None:
@@ -125,10 +126,9 @@ class HeldWeights:
         now = self._layer.params
         if len(held.arrays) != len(now) or any(a is not b for a, b in zip(held.arrays, now.values(), strict=True)):
             return False
-        work = self._layer._place.backend
         for stage in held.form:
             for one in stage:
-                work.refresh(one)
+                held.refresh(one)
         return True
 
     def _sources(self) -> list[Any]:
