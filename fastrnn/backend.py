@@ -21,7 +21,10 @@ def place_of(name: str, value: Any) -> Place:
     """The place of `value`, an argument of that name; all other arrays of the call have to be there too."""
     if type(value) is np.ndarray or not arrays.on_device(value):
         return _host()
-    return _device(name)
+    place = _on_device()
+    if place is None:
+        raise ImportError(f"{name}: got an array on a device, which takes the CUDA kernels: pip install 'fastrnn[cuda]'")
+    return place
 
 
 @cache
@@ -29,9 +32,10 @@ def _host() -> Place:
     return Place(arrays, backend())
 
 
-def _device(name: str) -> Place:
+@cache
+def _on_device() -> Place | None:
     if find_spec("numba_cuda") is None:
-        raise ImportError(f"{name}: got an array on a device, which takes the CUDA kernels: pip install 'fastrnn[cuda]'")
+        return None
     from fastrnn.cuda import arrays, engine
 
     return Place(arrays, engine)

@@ -65,6 +65,7 @@ DEVICE = {
     "float32": 2e-6,
     "float64": 1e-13,
     "float16": 1e-3,
+    "bfloat16": 4e-3,
 }  # the same of CUDA kernels; half precision rounds what it stores
 CENTRAL_DIFFERENCE = 1e-8  # absolute, or relative where the slope is above 1: steps of 1e-5 in double precision
 SEQ2SEQ_FLOAT64 = 1e-10  # a whole model, loss and gradients, in double precision

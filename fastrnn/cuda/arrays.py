@@ -29,7 +29,7 @@ def as_array(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any = N
 
 
 def optional(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any) -> Any:
-    return None if value is None else as_array(name, value, shape, dtype)
+    return None if value is None else contiguous(name, value, shape, dtype)
 
 
 def contiguous(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any) -> Any:
@@ -101,6 +101,7 @@ def _combined(a: Any, b: Any, how: int) -> Any:
 
 def stacked(states: list[Any]) -> Any:
     """Arrays of a shape, one behind the other."""
+    states = [kind_of(state).contiguous(state, "array") for state in states]
     call, dtype, n = Call(states[0]), dtype_of(states[0]), prod(states[0].shape)
     into = empty((len(states), *states[0].shape), states[0])
     for i, state in enumerate(states):

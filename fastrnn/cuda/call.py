@@ -30,6 +30,9 @@ class Call:
     def __init__(self, like: Any):
         self.kind: Numba = kind_of(like)
         self.like, self.stream, self.number = like, self.kind.stream(), self.kind.device(like)
+        current = self.number if SIMULATED else cuda.get_current_device().id
+        if self.number != current:
+            raise ValueError(f"got arrays on device {self.number}, wanted ones on the current device, {current}")
 
     def empty(self, shape: Any, dtype: str) -> Any:
         """A new array of the caller's kind."""

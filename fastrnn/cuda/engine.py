@@ -28,7 +28,7 @@ class Tape:
     kept: Any  # hs (total, H), cs (total, H) of a cell with a memory, what the cell keeps (total, K, H)
     w_ih: Any  # (G H, I)
     w_hh: Any  # (H, G H), transposed
-    like: Any  # an array of the caller's kind
+    like: Any  # an array of the caller's kind, read by nobody
 
     @property
     def nbytes(self) -> int:
@@ -75,7 +75,8 @@ def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, kee
         call.each(moves.convert(dtype, dtype), w_ih.size, w_ih.size, 1, w_ih, copy_ih, 0)
         call.each(moves.transpose(dtype), w_hh.size, G * H, H, w_hh, copy_hh)
         biases = weights.b_ih is not None, weights.b_hh is not None
-        tape = Tape(rows, tables, dtype, (T, I, H), biases, xs, kept, copy_ih, copy_hh, y)
+        like = call.empty((1, 1, 1), dtype)
+        tape = Tape(rows, tables, dtype, (T, I, H), biases, xs, kept, copy_ih, copy_hh, like)
     h_n, c_n = _states(call, state, dtype)
     return y, h_n, c_n if cell.memory else None, tape
 

@@ -7,7 +7,8 @@ import pytest
 
 from fastrnn import reference
 from fastrnn.cells import REGISTRY
-from fastrnn.cuda import devices, engine, plan, target
+from fastrnn.cuda import devices, engine, moves, plan, target
+from fastrnn.cuda.call import Call
 from fastrnn.cuda.kinds import stored_as
 from tests.helpers import DEVICE, rms
 from tests.problems import problem
@@ -25,6 +26,16 @@ RAGGED = pytest.mark.parametrize("ragged", [False, True], ids=["dense", "ragged"
 REVERSE = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
 
+ARRAYS = ("x", "h0", "c0", "dy", "dh_n", "dc_n")
+
+
+def rounded(array):
+    """The array as bfloat16 has it, towards zero; in double precision."""
+    return (
+        None if array is None else bfloat16((array.astype(np.float32).view(np.int32) >> 16).astype(np.int16)).astype(float)
+    )
+
+
 def put(cuda, p, dtype):
     """The problem's arrays on the device."""
 
@@ -34,8 +45,13 @@ def put(cuda, p, dtype):
         stored = array.astype(np.float32).view(np.int32) >> 16 if dtype == "bfloat16" else array
         return cuda.to_device(stored.astype(stored_as(dtype)))
 
-    arrays = {k: to(getattr(p, k)) for k in ("x", "h0", "c0", "dy", "dh_n", "dc_n")}
+    arrays = {k: to(getattr(p, k)) for k in ARRAYS}
     return replace(p, weights=p.weights.map(to), **arrays)
+
+
+def bfloat16(bits):
+    """The numbers that they are, in single precision."""
+    return (bits.astype(np.int32) << 16).view(np.float32)
 
 
 def agree(cuda, p, dtype):
@@ -62,6 +78,38 @@ def test_outputs_and_all_gradients(device, name, size, ragged, reverse, dtype):
 @RAGGED
 def test_half_precision_is_stored_and_single_precision_summed(device, name, ragged):
     agree(device, problem(name, 5, 4, 6, 11, ragged=ragged), "float16")
+
+
+@CELL
+def test_bfloat16(device, name, monkeypatch):
+    # NumPy and Numba's arrays know it as 16 bits
+    monkeypatch.setattr(engine, "dtype_of", lambda x: "bfloat16" if x.dtype == np.int16 else str(x.dtype))
+    p = problem(name, 5, 4, 6, 11, ragged=True)
+    bits = put(device, p, "bfloat16")
+    exact = replace(p, weights=p.weights.map(rounded), **{k: rounded(getattr(p, k)) for k in ARRAYS})
+    want = exact.run(reference)
+    for key, got in bits.run(engine).items():
+        assert rms(bfloat16(got.copy_to_host()).astype(np.float64), want[key]) < DEVICE["bfloat16"], key
+
+
+def test_rounding_to_bfloat16_is_to_the_nearest(device):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=500), rng.normal(size=200) * 1e30, rng.normal(size=200) * 1e-30]).astype(np.float32)
+    # halfway between two, above an even and an odd one; zeros, infinities, NaN
+    x = np.concatenate([x, np.array([1 + 2**-8, 1 + 3 * 2**-8, 0, -0.0, np.inf, -np.inf, np.nan], np.float32)])
+    call = Call(device.to_device(x))
+    into = call.room(len(x), "bfloat16")
+    call.each(moves.convert("float32", "bfloat16"), len(x), len(x), 1, call.flat(device.to_device(x)), into, 0)
+    got = bfloat16(into.copy_to_host())
+    below = bfloat16((x.view(np.int32) >> 16).astype(np.int16))
+    with np.errstate(invalid="ignore"):
+        above = bfloat16(((x.view(np.int32) >> 16) + 1).astype(np.int16))  # further from zero
+        distance = np.abs(x.astype(np.float64) - below), np.abs(x.astype(np.float64) - above)
+    even = (x.view(np.int32) >> 16) % 2 == 0
+    nearest = np.where((distance[0] < distance[1]) | ((distance[0] == distance[1]) & even), below, above)
+    finite = np.isfinite(x)
+    np.testing.assert_array_equal(got[finite], nearest[finite])
+    np.testing.assert_array_equal(got[~finite], x[~finite])
 
 
 @CELL

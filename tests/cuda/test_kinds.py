@@ -55,7 +55,10 @@ def cupy(device, monkeypatch):
         assert not sync
         from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
-        return FakeCUDAArray(np.asarray(owner))
+        array = FakeCUDAArray(np.asarray(owner))
+        # a device's arrays are not copied to be flat
+        array.ravel = lambda: FakeCUDAArray(array._ary.reshape(-1, copy=False))
+        return array
 
     monkeypatch.setattr(device, "from_cuda_array_interface", view, raising=False)
     return module
@@ -73,6 +76,20 @@ def test_results_are_of_the_callers_kind(cupy):
         assert type(mine) is ndarray
         assert rms(mine, exact) < DEVICE["float64"]
     assert all(type(p) is np.ndarray for p in two.state_dict().values())
+
+
+def test_strided_states_and_gradients_are_copied(cupy):
+    rng = np.random.default_rng(0)
+    x, w_ih, w_hh, h0 = rng.normal(size=(4, 2, 3)), rng.normal(size=(5, 3)), rng.normal(size=(5, 5)), rng.normal(size=(5, 2))
+    dy = rng.normal(size=(4, 5, 2))
+    results = []
+    for put in (np.asarray, cupy.asarray):
+        (y, h_n), tape = fr.rnn_forward(put(x), put(w_ih), put(w_hh), h0=put(h0).T)
+        g = fr.rnn_backward(tape, put(dy).swapaxes(1, 2), put(h0).T)
+        results.append((y, h_n, g.x, g.w_ih, g.w_hh, g.h0))
+    for want, got in zip(*results, strict=True):
+        assert type(got) is ndarray
+        assert rms(got, want) < DEVICE["float64"]
 
 
 def test_strided_weights_are_copied(cupy):
