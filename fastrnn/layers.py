@@ -2,8 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -15,34 +13,9 @@ from fastrnn.contract import Array, Weights
 from fastrnn.functional import check_weights
 from fastrnn.parameters import Parameterised
 from fastrnn.serving import DeviceStream, Frozen, HeldWeights, Stream
+from fastrnn.tapes import LayerGradients, LayerTape
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-
-
-@dataclass(frozen=True, eq=False)
-class LayerTape:
-    """What a layer's `forward` keeps for its `backward`; it owns its memory and can be used more than once."""
-
-    layer: str
-    stages: list[list[Any]]  # the backend's tapes, [layer][direction]
-    masks: list[Array | None]  # dropout's factors on the input of each layer
-    shape: tuple[int, int, int]  # T, N, H of every direction
-    unbatched: bool
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes kept for backward."""
-        return sum(int(kept.nbytes) for kept in chain(*self.stages, self.masks) if kept is not None)
-
-
-@dataclass(frozen=True, eq=False)
-class LayerGradients:
-    """Gradients of a layer: of its input, of its initial state, and of its parameters by name."""
-
-    x: Array
-    state: Any  # (L*D, N, H), or a pair of them for an LSTM
-    params: dict[str, Array]
-    first: tuple[Any, ...] = ()  # the backend's, of the first layer's directions where they look sums up
 
 
 class Layer(Parameterised):
@@ -100,13 +73,19 @@ class Layer(Parameterised):
         """Replace every parameter p by function(p), say `cupy.asarray`: the layer computes where its parameters are.
 
         Arrays of a device may be float16 and bfloat16 too; what a call is given has to be of their type. Returns the layer.
+        Raises TypeError or ValueError where they are not all in one place, of one type, and of the shapes that they had.
+
+        >>> import numpy as np, fastrnn as fr
+        >>> fr.GRU(3, 4).convert(lambda p: p.astype(np.float64))
+        GRU(3, 4, dtype=float64)
         """
         shapes, params = self._shapes(), {name: function(value) for name, value in self.params.items()}
-        there, first = place_of(*next(iter(params.items()))).arrays, next(iter(params.values()))
+        there, dtype = place_of(*next(iter(params.items()))).arrays, None
         for name, value in params.items():
-            there.as_array(name, value, shapes[name], first.dtype)
-        dtype = str(first.dtype).removeprefix("torch.")
-        self.params, self.dtype = params, dtype if dtype == "bfloat16" else np.dtype(dtype)
+            params[name] = there.contiguous(name, value, shapes[name], dtype)
+            dtype = params[name].dtype
+        said = str(dtype).removeprefix("torch.")
+        self.params, self.dtype = params, said if said == "bfloat16" else np.dtype(said)
         self._identity, self._held = repr(self), HeldWeights(self)
         return self
 

@@ -540,3 +540,19 @@ def test_half_the_steps_take_about_half_the_time(name):
         once(full), once(half)
         ratio = min(once(half) for _ in range(7)) / min(once(full) for _ in range(7))
     assert sum(half) / sum(full) < 0.51 and ratio < 0.8
+
+
+def test_convert_keeps_shapes_and_one_type():
+    layer = fr.LSTM(3, 4, rng=0)
+    before = layer.state_dict()
+    y, _ = layer.convert(lambda p: p.astype(np.float64))(np.ones((5, 2, 3)))
+    assert y.dtype == np.float64
+    for name, p in layer.params.items():
+        np.testing.assert_array_equal(p, before[name])
+    with pytest.raises(TypeError, match="weight_ih_l0: got dtype float16, wanted float32 or float64"):
+        layer.convert(lambda p: p.astype(np.float16))
+    with pytest.raises(ValueError, match=r"weight_ih_l0: got shape \(3, 16\), wanted \(16, 3\)"):
+        layer.convert(np.transpose)
+    with pytest.raises(TypeError, match="bias_ih_l0: got dtype float32, wanted float64"):
+        layer.convert(lambda p: p.astype(np.float32) if p.ndim == 1 else p)
+    assert layer.dtype == np.float64

@@ -21,15 +21,16 @@ ALLOWED = {
     "reference_ops": {"pointwise", "reference"},
     "backend": {"arrays", "reference", "reference_ops", "cpu", "cuda"},
     "parameters": {"arrays", "backend", "contract"},
+    "tapes": {"contract"},
     "functional": {"arrays", "backend", "cells", "contract"},
     "serving": {"arrays", "backend", "cells"},
-    "layers": {"arrays", "backend", "cells", "contract", "functional", "parameters", "serving"},
-    "seq2seq": {"arrays", "backend", "cells", "choices", "contract", "layers", "serving", "parameters", "seq2seq"},
+    "layers": {"arrays", "backend", "cells", "contract", "functional", "parameters", "serving", "tapes"},
+    "seq2seq": {"arrays", "backend", "cells", "choices", "contract", "layers", "serving", "parameters", "seq2seq", "tapes"},
     "bench": {"bench", "cells", "contract", "cpu", "cuda", "reference"},
 }
 FRAMEWORKS = {"torch", "jax", "onnx", "onnxruntime", "keras"}
 NO_NUMBA = {"pointwise", "cell", "choices", "contract", "cells", "reference", "reference_ops", "arrays", "functional",
-            "parameters", "serving", "layers", "seq2seq"}  # fmt: skip
+            "parameters", "serving", "tapes", "layers", "seq2seq"}  # fmt: skip
 
 
 def room(path):

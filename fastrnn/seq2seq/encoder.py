@@ -11,11 +11,12 @@ from fastrnn.arrays import as_array, as_flag, as_lengths, as_size
 from fastrnn.backend import operations
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array, Lookup
-from fastrnn.layers import GRU, LSTM, RNN, Layer, LayerTape
+from fastrnn.layers import GRU, LSTM, RNN, Layer
 from fastrnn.parameters import Joined, Parameterised
 from fastrnn.seq2seq.embedded import Embedded, embedded, input_of, sums_of
 from fastrnn.seq2seq.parts import Linear, as_tokens, embedding_of
 from fastrnn.serving import ShortCalls, Spares
+from fastrnn.tapes import LayerTape
 
 State = tuple[Array, ...]  # (h,) or (h, c), each (L, N, H)
 
