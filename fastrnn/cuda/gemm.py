@@ -83,14 +83,18 @@ def multiply(a_dtype, b_dtype, square):
                     for j in range(own):
                         acc[i * own + j] += near_a[i] * near_b[j]
             cuda.syncthreads()
+        # little in the inner loop: the compiler has to unroll it, for the sums to be in registers
+        for j in range(own):
+            n = n0 + column + j * across
+            near_b[j] = load_b(bias[place(n)]) if q.biased and n < q.N else zero
         for i in range(own):
-            for j in range(own):
-                m, n = m0 + row + i * across, n0 + column + j * across
-                if m < q.M and n < width:
-                    value = acc[i * own + j]
-                    if q.biased:
-                        value += load_b(bias[n])
-                    c[(cuda.blockIdx.z * q.M + m) * width + n] = value
+            m = m0 + row + i * across
+            if m < q.M:
+                at = (cuda.blockIdx.z * q.M + m) * width
+                for j in range(own):
+                    n = n0 + column + j * across
+                    if n < width:
+                        c[place(at + n)] = acc[i * own + j] + near_b[j]
 
     return multiply_kernel
 

@@ -23,8 +23,8 @@ REGISTERS = 65536  # of a multiprocessor: a block has to fit
 BUDGET = {
     "forward": (232, 0),
     "backward": (232, 0),
-    "multiply64": (80, 8448),
-    "multiply128": (168, 8448),
+    "multiply64": (128, 8448),
+    "multiply128": (192, 8448),
     "finish": (48, 0),
     "move": (48, 0),
 }
