@@ -152,6 +152,10 @@ def swapped(x: Array) -> Array:
     return x.swapaxes(0, 1)
 
 
+def columns(x: Array, start: int, end: int) -> Array:
+    return x[:, :, start:end]
+
+
 def plus(a: Array, b: Array) -> Array:
     return a + b
 

@@ -169,7 +169,7 @@ class Layer(Parameterised):
             dx, stage = None, []
             for d in reversed(range(D)):
                 at = layer * D + d
-                part = None if dy is None else dy[:, :, d * H : (d + 1) * H]
+                part = dy if dy is None or D == 1 else there.columns(dy, d * H, (d + 1) * H)
                 g = work.backward(cell, tape.stages[layer][d], part, *(None if e is None else e[at] for e in ends))
                 stage.insert(0, g)
                 dx = g.x if dx is None else there.plus(dx, g.x)
@@ -249,7 +249,7 @@ class Layer(Parameterised):
             tapes = []
             for d in range(D):
                 first = [None if s is None else s[layer * D + d] for s in states] + [None] * (2 - len(states))
-                part = None if y is None else y[:, :, d * H : (d + 1) * H]
+                part = y if y is None or D == 1 else there.columns(y, d * H, (d + 1) * H)
                 lookup = lookups[d] if lookups and not layer else None
                 out = work.forward(cell, prepared[layer][d], x, *first, lengths, bool(d), keep, y=part, lookup=lookup)
                 for end, value in zip(ends, out[1:3], strict=False):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,7 @@ def of_fastrnn(w: Workload, threads: int) -> Callable[[], tuple[Any, ...]]:
 
     import fastrnn as fr
 
-    # NumPy has no bfloat16
-    put, given = (_torch_put(w.dtype), "float32") if w.dtype == "bfloat16" else (cuda.to_device, w.dtype)
+    put, given = _put(w.dtype)
     layer = getattr(fr, w.cell.upper())(w.I, w.H, dtype=w.host_dtype, rng=0)
     layer.load_state_dict(dict(zip(layer.params, w.weights(), strict=True)))
     layer.convert(lambda p: put(p.astype(given)))
@@ -43,6 +43,19 @@ def of_fastrnn(w: Workload, threads: int) -> Callable[[], tuple[Any, ...]]:
         return (y[0],)
 
     return {"training": training, "inference": inference, "step": step}[w.work]
+
+
+def _put(dtype: str) -> tuple[Callable[[Any], Any], str]:
+    """To the device, and the type that it is given: with PyTorch's memory where it is installed, as PyTorch has it."""
+    from numba import cuda
+
+    from fastrnn.cuda.target import SIMULATED
+
+    if not SIMULATED and find_spec("torch"):
+        return _torch_put(dtype), "float32" if dtype == "bfloat16" else dtype
+    if dtype == "bfloat16":
+        raise ValueError("bfloat16: NumPy and Numba's arrays have none; pip install torch")
+    return cuda.to_device, dtype
 
 
 def _torch_put(dtype: str) -> Callable[[Any], Any]:
@@ -105,7 +118,7 @@ class Limits:
 
     def floor(self, w: Workload) -> float:
         """Seconds that a workload takes at least: its products, or the weights read once."""
-        return max(w.flops / self.flops, w.weight_bytes / self.bandwidth)
+        return max(w.flops / self.flops, w.weight_bytes / self.bandwidth if self.bandwidth else 0.0)
 
     def as_dict(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "threads": 1, "gflops": self.flops / 1e9, "bytes": {},
@@ -123,6 +136,6 @@ def limits(dtype: str) -> Limits:
     capability = device.compute_capability
     lanes = _CONSUMER.get(capability, _LANES.get(capability[0], 128))
     if dtype == "float64":
-        lanes = lanes // 2 if capability in ((8, 0), (9, 0), (10, 0)) else 2
+        lanes = lanes // 2 if capability in ((7, 0), (8, 0), (9, 0), (10, 0)) else 2
     flops = 2.0 * lanes * device.MULTIPROCESSOR_COUNT * device.CLOCK_RATE * 1e3
     return Limits(dtype, flops, 2.0 * device.MEMORY_CLOCK_RATE * 1e3 * device.GLOBAL_MEMORY_BUS_WIDTH / 8)

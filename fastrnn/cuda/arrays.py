@@ -85,6 +85,11 @@ def swapped(x: Any) -> Any:
     return kind_of(x).swapped(x)
 
 
+def columns(x: Any, start: int, end: int) -> Any:
+    """x[:, :, start:end], a view."""
+    return kind_of(x).columns(x, start, end)
+
+
 def plus(a: Any, b: Any) -> Any:
     return _combined(a, b, moves.SUM)
 

@@ -1,5 +1,6 @@
 """One call on a device: its memory, its stream, its launches."""
 
+import threading
 import warnings
 from functools import cache, lru_cache
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from numba import cuda
 
 from fastrnn.cuda import gemm, moves
+from fastrnn.cuda.devices import limits
 from fastrnn.cuda.kinds import Numba, kind_of
 from fastrnn.cuda.plan import Cut
 from fastrnn.cuda.rows import Rows
@@ -20,6 +22,7 @@ if not SIMULATED:
     from numba.cuda.cudadrv.driver import driver
 
 _MOST_BLOCKS = 1 if SIMULATED else 1024  # of a launch that copies
+_PER_THREAD = 2  # CUDA's name for the stream that each thread has for its own
 _GROUPS = 1024  # of rows, at most: a counter each
 _FILL = 6 if SIMULATED else 264  # squares that fill a large device twice; sums are cut into parts until there are as many
 
@@ -62,7 +65,8 @@ class Call:
     @property
     def flags(self) -> Any:
         """Counters of the blocks that wait; launches on the same stream follow one another and can share them."""
-        return _flags(self.number, getattr(self.stream, "handle", 0))
+        handle = int(getattr(self.stream, "handle", 0) or 0)
+        return _flags(self.number, handle, threading.get_ident() if handle == _PER_THREAD else 0)
 
     # --- the kernels of gemm.py and moves.py
 
@@ -117,12 +121,19 @@ def real_name(dtype: str) -> str:
 
 @lru_cache(64)
 def _table(rows: Rows, number: int) -> Any:
-    return cuda.to_device(rows.table)
+    return _uploaded(rows.table)
 
 
 @cache
-def _flags(number: int, stream: Any) -> Any:
-    return cuda.to_device(np.zeros(_GROUPS, np.int64))
+def _flags(number: int, stream: int, thread: int) -> Any:
+    return _uploaded(np.zeros(_GROUPS, np.int64))
+
+
+def _uploaded(x: Any) -> Any:
+    """x on the device, there before a launch on whatever stream: what is kept is read from streams of all kinds."""
+    there = cuda.to_device(x)
+    cuda.default_stream().synchronize()
+    return there
 
 
 def _configured(kernel: Any, *grid: Any, together: bool = False) -> Any:
@@ -143,8 +154,14 @@ def _configuration(kernel: Any, grid: Any, threads: int, stream: Any, shared: in
 
 
 def _run_together(compiled: Any, launch: Any) -> None:
-    """Before a launch of a compiled kernel: ask for all its blocks at once, and for their shared memory."""
+    """Before a launch of a compiled kernel."""
+    _allow(compiled, cuda.get_current_device().id)
+
+
+@cache
+def _allow(compiled: Any, number: int) -> None:
+    """Let a compiled kernel have all its blocks at once, and all the shared memory that a block of the device can have."""
     compiled.cooperative = True
     function = compiled._codelibrary.get_cufunc()
     attribute = binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    driver.cuKernelSetAttribute(attribute, launch.sharedmem, function.handle, function.device.id)
+    driver.cuKernelSetAttribute(attribute, limits(number).shared, function.handle, function.device.id)

@@ -5,21 +5,23 @@ from typing import NamedTuple
 
 from numba import cuda
 
-from fastrnn.cuda.target import SIMULATED
+from fastrnn.cuda.target import SIMULATED, held
 
 
 class Limits(NamedTuple):
     blocks: int  # that run at the same time, one on each multiprocessor
     shared: int  # bytes of shared memory for a block
+    held: int  # weights that a lane may hold in registers
 
 
 @lru_cache(16)
 def limits(number: int) -> Limits:
     """Of the device of that number."""
     if SIMULATED:
-        return Limits(1, 48 << 10)
+        return Limits(1, 48 << 10, held((0, 0)))
     device = cuda.gpus[number]
-    return Limits(device.MULTIPROCESSOR_COUNT, device.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+    shared = device.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+    return Limits(device.MULTIPROCESSOR_COUNT, shared, held(device.compute_capability))
 
 
 def missing() -> str:

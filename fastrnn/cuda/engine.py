@@ -1,6 +1,7 @@
 """The CUDA backend's front: lays memory out, launches the kernels, hands out arrays of the caller's kind. See contract.py.
 
-Weights are used as they come, (G H, I) and (G H, H): a block takes its rows of them. Nothing waits for the device.
+Weights are used as they come, (G H, I) and (G H, H): a block takes its rows of them. Nothing here waits for the device;
+Numba does, when it frees memory, which CuPy and PyTorch keep.
 """
 
 from dataclasses import dataclass

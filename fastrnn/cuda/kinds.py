@@ -69,9 +69,20 @@ class Numba:
         """A view with the first two of three axes swapped."""
         if SIMULATED:
             return x.transpose((1, 0, 2))
+        (a, b, c), (step_a, step_b, step_c) = x.shape, x.strides
+        return self._view(x, 0, (b, a, c), (step_b, step_a, step_c))
+
+    def columns(self, x: Any, start: int, end: int) -> Any:
+        """x[:, :, start:end], a view; Numba's own slicing takes a time that grows with the rows."""
+        if SIMULATED:
+            return x[:, :, start:end]
+        return self._view(x, start * x.strides[2], (*x.shape[:2], end - start), x.strides)
+
+    @staticmethod
+    def _view(x: Any, offset: int, shape: Any, strides: Any) -> Any:
         said = x.__cuda_array_interface__
-        shape, strides = x.shape, x.strides
-        said |= {"shape": (shape[1], shape[0], shape[2]), "strides": (strides[1], strides[0], strides[2])}
+        pointer, read_only = said["data"]
+        said |= {"shape": shape, "strides": strides, "data": (pointer + offset, read_only)}
         return cuda.from_cuda_array_interface(said, owner=x, sync=False)
 
 
@@ -107,6 +118,9 @@ class CuPy(Numba):
 
     def swapped(self, x):
         return x.swapaxes(0, 1)
+
+    def columns(self, x, start, end):
+        return x[:, :, start:end]
 
 
 class Torch(CuPy):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from fastrnn.cuda.devices import Limits
 from fastrnn.cuda.product import LANES, Tile
-from fastrnn.cuda.target import HELD, ITEM, backward_tiles, forward_tiles
+from fastrnn.cuda.target import ITEM, backward_tiles, forward_tiles
 
 # clocks, by the figures of other persistent kernels' authors: to be measured on a device
 _WAIT = 1500  # for the other blocks
@@ -75,7 +75,7 @@ def fits(limit: Limits, cut: Cut, dtype: str, H: int, K: int) -> bool:
     tile, form = cut.form.tile, cut.form
     if form.where == REGISTERS and (-(-H // cut.slices) > tile.columns or tile.chunk < K or tile.rows > 2):
         return False
-    return form.held <= (HELD // 2 if dtype == "float64" else HELD) and cut.shared <= limit.shared
+    return form.held <= (limit.held // 2 if dtype == "float64" else limit.held) and cut.shared <= limit.shared
 
 
 def _clocks(cut: Cut, dtype: str, size: int, rows: int, K: int) -> float:

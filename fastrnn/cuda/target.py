@@ -17,7 +17,7 @@ WARPS = 2 if SIMULATED else 8
 ELEMENTWISE = 16 if SIMULATED else 256  # threads of a block that copies
 ROWS = (1, 2) if SIMULATED else (1, 2, 4, 8)  # of the batch in a tile of the loops: by how many there are
 _LOADS = ROWS[-1]
-HELD = 8 if SIMULATED else 64  # weights that a lane holds in registers, at most; half in double precision
+_HELD = 8 if SIMULATED else 64
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ def forward_tiles(name, dtype):
 def backward_tiles(dtype):
     """dh of a unit has one sum, over the gates of all."""
     return _tiles(1, dtype)
+
+
+def held(capability):
+    """How many weights a lane may hold in registers (half as many in double precision) on a device of that capability."""
+    return _HELD if capability < (10, 0) else _HELD // 2  # where the compiler takes more of them for addresses
 
 
 def _tiles(gates, dtype):

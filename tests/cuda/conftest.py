@@ -28,6 +28,6 @@ def device(monkeypatch):
         return
     from tests.cuda.blocks import blocks_at_once
 
-    monkeypatch.setattr(engine, "limits", lambda number: devices.Limits(6, 48 << 10))
+    monkeypatch.setattr(engine, "limits", lambda number: devices.Limits(6, 48 << 10, target.held((9, 0))))
     with blocks_at_once():
         yield cuda

@@ -50,12 +50,28 @@ def forms(tiles, dtype, gates):
     small, large = tiles[0], tiles[-1]
     for where in (plan.SHARED, plan.STREAMED):
         yield from (plan.Form(tile, where, 0) for tile in (small, large))
-    terms = (target.HELD // 2 if dtype == "float64" else target.HELD) // (small.units * gates)
-    yield plan.Form(small, plan.REGISTERS, 1 << terms.bit_length() - 1)
+    for most in sorted({target.held(capability) for capability in CAPABILITIES}):
+        terms = (most // 2 if dtype == "float64" else most) // (small.units * gates)
+        yield plan.Form(small, plan.REGISTERS, 1 << terms.bit_length() - 1)
 
 
 def named(form):
-    return f"{form.where}-units{form.tile.units}-rows{form.tile.rows}"
+    return f"{form.where}{form.terms or ''}-units{form.tile.units}-rows{form.tile.rows}"
+
+
+def strided(q, stored, real, table, flags):
+    """What reads or writes views: x, y and dy of any strides."""
+    view, dtype = types.Array(types.float32, 3, "A"), "float32"
+    yield "gather-strided", "move", moves.gather(dtype), (q, view, table, real)
+    yield "scatter-strided", "move", moves.scatter(dtype), (q, I64, real, table, view)
+    yield "clear-strided", "move", moves.clear(dtype), (q, I64, table, view)
+    form, back = (
+        plan.Form(t[-1], plan.SHARED, 0) for t in (target.forward_tiles("lstm", dtype), target.backward_tiles(dtype))
+    )
+    arguments = (q, stored, stored, real, real, table, real, view, flags)
+    yield "forward-strided", "forward", loops.forward("lstm", dtype, form, True), arguments
+    arguments = (q, stored, real, table, real, view, real, flags)
+    yield "backward-strided", "backward", loops.backward("lstm", dtype, back), arguments
 
 
 def kernels(dtype):
@@ -83,6 +99,8 @@ def kernels(dtype):
     yield "clear", "move", moves.clear(dtype), (q, I64, table, batch)
     for source, to in {(dtype, name), (name, dtype), (dtype, dtype)}:
         yield f"convert-{source}-{to}", "move", moves.convert(source, to), (I64, I64, array(source), array(to), I64)
+    if dtype == "float32":
+        yield from strided(q, stored, real, table, flags)
     yield "transpose", "move", moves.transpose(dtype), (I64, I64, stored, stored)
     yield "combine", "move", moves.combine(dtype, moves.SUM), (I64, stored, stored, stored)
 
@@ -135,7 +153,16 @@ def brief(dtype, name, capability):
     return dtype == "float32" and largest and "rnn" not in name
 
 
-EVERY = [(*key, capability) for capability in CAPABILITIES for key in FOUND]
+def planned(dtype, name, capability):
+    """Whether a device may be given that kernel: a lane holds as many weights as the device's limit allows."""
+    if "registers" not in name:
+        return True
+    gates = 1 if name.startswith("backward") else REGISTRY[name.split("-")[1]].n_gates
+    held = int(name.split("registers")[1].split("-")[0]) * gates
+    return held * (2 if dtype == "float64" else 1) <= target.held(capability)
+
+
+EVERY = [(*key, capability) for capability in CAPABILITIES for key in FOUND if planned(*key, capability)]
 
 
 def chosen(wanted):

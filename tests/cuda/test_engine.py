@@ -118,11 +118,10 @@ def test_rounding_to_bfloat16_is_to_the_nearest(device):
 def test_every_cut_into_blocks_gives_the_same_bits(device, name, ragged, slices, groups, where, tile, monkeypatch):
     p = problem(name, 6, 5, 4, 10, ragged=ragged, seed=3)
     want = {k: a.copy_to_host() for k, a in put(device, p, "float64").run(engine).items()}
-    monkeypatch.setattr(plan, "HELD", 1 << 10)
 
     def forced(tiles, H, K):
         found = plan.cut_of(tiles[tile], where, "float64", H, K, slices, groups)
-        assert plan.fits(devices.Limits(6, 1 << 20), found, "float64", H, K)
+        assert plan.fits(devices.Limits(6, 1 << 20, 1 << 10), found, "float64", H, K)
         return found
 
     forward = lambda limit, name, dtype, N, H: forced(target.forward_tiles(name, dtype), H, H)  # noqa: E731
