@@ -1,6 +1,7 @@
 """The CUDA kernels without a GPU, in Numba's simulator (`NUMBA_ENABLE_CUDASIM=1 pytest -m cudasim tests/cuda`), with one
 (`pytest -m gpu tests/cuda`), and compiled for devices that are not there (`pytest -m ptx tests/cuda`)."""
 
+import os
 from importlib.util import find_spec
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 if find_spec("numba_cuda") is None:
     collect_ignore_glob = ["test_*.py"]
+elif os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0":
+    collect_ignore = ["test_compile.py"]  # which the simulator cannot
 
 
 @pytest.fixture
