@@ -128,6 +128,11 @@ def to_host(x: Array) -> Array:
     return x
 
 
+def type_of(x: Array) -> Any:
+    """The dtype that what comes with x has to have."""
+    return x.dtype
+
+
 def placed(x: Array, like: Array) -> Array:
     """An array of the host where `like` is."""
     return x

@@ -83,9 +83,8 @@ class Layer(Parameterised):
         there, dtype = place_of(*next(iter(params.items()))).arrays, None
         for name, value in params.items():
             params[name] = there.contiguous(name, value, shapes[name], dtype)
-            dtype = params[name].dtype
-        said = str(dtype).removeprefix("torch.")
-        self.params, self.dtype = params, said if said == "bfloat16" else np.dtype(said)
+            dtype = there.type_of(params[name])
+        self.params, self.dtype = params, dtype
         self._identity, self._held = repr(self), HeldWeights(self)
         return self
 

@@ -3,6 +3,8 @@
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from fastrnn import arrays as host
 from fastrnn.cuda import moves
 from fastrnn.cuda.call import Call
@@ -44,6 +46,12 @@ def as_lengths(value: Any, N: int, T: int) -> Any:
 
 def to_host(x: Any) -> Any:
     return kind_of(x).to_host(x)
+
+
+def type_of(x: Any) -> Any:
+    """NumPy's dtype, or a name where NumPy has none."""
+    name = dtype_of(x)
+    return name if name == "bfloat16" else np.dtype(name)
 
 
 def placed(x: Any, like: Any) -> Any:

@@ -13,7 +13,6 @@ from fastrnn.cuda.devices import limits
 from fastrnn.cuda.kinds import Numba, kind_of
 from fastrnn.cuda.plan import Cut
 from fastrnn.cuda.rows import Rows
-from fastrnn.cuda.scalars import real_of
 from fastrnn.cuda.target import ELEMENTWISE, SIMULATED, SQUARES, Square
 
 if not SIMULATED:
@@ -112,11 +111,6 @@ class Call:
 def _count(square: Square, q: gemm.Product) -> int:
     """Squares of a product."""
     return -(-q.M // square.side) * -(-(q.N + q.ones) // square.side)
-
-
-@cache
-def real_name(dtype: str) -> str:
-    return real_of(dtype).__name__
 
 
 @lru_cache(64)

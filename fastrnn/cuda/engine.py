@@ -9,11 +9,12 @@ from typing import Any
 
 from fastrnn.contract import Gradients
 from fastrnn.cuda import gemm, loops, moves
-from fastrnn.cuda.call import Call, real_name
+from fastrnn.cuda.call import Call
 from fastrnn.cuda.devices import limits
 from fastrnn.cuda.kinds import dtype_of
 from fastrnn.cuda.plan import backward_cut, forward_cut
 from fastrnn.cuda.rows import Rows
+from fastrnn.cuda.scalars import real_name
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from fastrnn.cells import REGISTRY
 from fastrnn.cuda.plan import REGISTERS, SHARED, STREAMED
 from fastrnn.cuda.product import LANES, product_of, wait
 from fastrnn.cuda.rows import row_of
-from fastrnn.cuda.scalars import adder, device, loader, reader, real_of, stored_as, storer, text, writer
+from fastrnn.cuda.scalars import adder, device, loader, reader, real_name, real_of, stored_as, storer, text, writer
 from fastrnn.cuda.target import ITEM
 
 
@@ -74,7 +74,7 @@ def forward(name, dtype, form, keep):
     G, K, R, columns, base, memory = cell.n_gates, cell.n_tape, tile.rows, tile.columns, tile.base, cell.memory
     product, advance, store = product_of(tile, dtype, form.terms), text(cell.forward, real), storer(dtype)
     load_gates, gates_of, save, add = reader(G, dtype), reader(G), writer(K), adder(G)
-    take, behind, held = weights_of(form, dtype), tile.room * ITEM[real.__name__] // ITEM[dtype], form.held
+    take, behind, held = weights_of(form, dtype), tile.room * ITEM[real_name(dtype)] // ITEM[dtype], form.held
 
     @device
     def places(q, s, total, packed, following):
@@ -162,7 +162,7 @@ def backward(name, dtype, form):
     memory, shared = cell.memory, cell.shares_gradient
     product, retreat, load = product_of(tile, dtype, form.terms), text(cell.backward, real), loader(dtype)
     tape_of, write = reader(K), writer(G)
-    take, behind, held = weights_of(form, dtype), tile.room * ITEM[real.__name__] // ITEM[dtype], form.held
+    take, behind, held = weights_of(form, dtype), tile.room * ITEM[real_name(dtype)] // ITEM[dtype], form.held
 
     @device
     def step(q, s, row, unit, kept, tables, state, dy, d):

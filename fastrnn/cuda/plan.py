@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from fastrnn.cuda.devices import Limits
 from fastrnn.cuda.product import LANES, Tile
+from fastrnn.cuda.scalars import real_name
 from fastrnn.cuda.target import ITEM, backward_tiles, forward_tiles
 
 # clocks, by the figures of other persistent kernels' authors: to be measured on a device
@@ -64,7 +65,7 @@ def _best(limit: Limits, tiles: list[Tile], dtype: str, N: int, H: int, K: int) 
 
 
 def cut_of(tile: Tile, where: str, dtype: str, H: int, K: int, slices: int, groups: int) -> Cut:
-    pool = tile.room * ITEM["float64" if dtype == "float64" else "float32"]
+    pool = tile.room * ITEM[real_name(dtype)]
     weights = -(-H // slices) * tile.gates * K * ITEM[dtype]
     # few different numbers of terms, since each has a kernel of its own
     terms = 1 << (-(-K // LANES) - 1).bit_length() if where == REGISTERS else 0

@@ -98,6 +98,11 @@ def real_of(dtype):
     return np.float64 if dtype == "float64" else np.float32
 
 
+def real_name(dtype):
+    """The same, its name."""
+    return real_of(dtype).__name__
+
+
 def stored_as(dtype):
     """The type that arrays have in a kernel: NumPy's, but for bfloat16, which is 16 bits to Numba's shared memory."""
     return np.int16 if dtype == "bfloat16" else getattr(np, dtype)

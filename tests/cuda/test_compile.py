@@ -13,6 +13,7 @@ from numba.cuda import types
 from fastrnn.cells import REGISTRY
 from fastrnn.cuda import gemm, loops, moves, plan, target
 from fastrnn.cuda.rows import Loop
+from fastrnn.cuda.scalars import real_name
 
 pytestmark = pytest.mark.ptx
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -185,4 +186,4 @@ def test_the_others_are_too(dtype, name, capability, tmp_path, monkeypatch):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_sums_of_a_pass_fit_the_shared_memory_of_small_devices(dtype):
     for tile in chain(target.backward_tiles(dtype), *(target.forward_tiles(cell, dtype) for cell in REGISTRY)):
-        assert tile.room * target.ITEM["float64" if dtype == "float64" else "float32"] <= DYNAMIC
+        assert tile.room * target.ITEM[real_name(dtype)] <= DYNAMIC
