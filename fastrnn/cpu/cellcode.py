@@ -34,7 +34,7 @@ class Constants:
     """
 
     def __init__(self, builder, dtype):
-        self._builder, self._dtype = builder, dtype
+        self.builder, self.dtype = builder, dtype
         self._vectors, self._scalars = {}, {}
         self._tables = [
             ir.GlobalVariable(builder.module, ir.ArrayType(kind, _MOST), f"{builder.function.name}_{name}")
@@ -43,16 +43,16 @@ class Constants:
 
     def load(self, numbers):
         """A vector of these numbers, of one for each lane or of a single one."""
-        builder, single = self._builder, len(numbers) == 1
+        builder, single = self.builder, len(numbers) == 1
         known, table = (self._scalars, self._tables[1]) if single else (self._vectors, self._tables[0])
         value = builder.load(builder.gep(table, [I32(0), I32(known.setdefault(numbers, len(known)))]))
-        return splat(builder, value, llvm_vector(self._dtype)) if single else value
+        return splat(builder, value, llvm_vector(self.dtype)) if single else value
 
     def finish(self):
         """Write the tables, once all numbers are known."""
         for table, known in zip(self._tables, (self._vectors, self._scalars), strict=True):
             element = table.value_type.element
-            values = [ir.Constant(element, list(v) if element != SCALAR[self._dtype] else v[0]) for v in known]
+            values = [ir.Constant(element, list(v) if element != SCALAR[self.dtype] else v[0]) for v in known]
             values += [ir.Constant(element, ir.Undefined)] * (_MOST - len(values))
             table.initializer = ir.Constant(table.value_type, values)
             table.linkage = "weak"  # what another module might replace is not known to be constant
@@ -83,31 +83,37 @@ def advance_function(module, dtype, cell):
     with cgutils.for_range(builder, n) as loop:
         q = loop.index
         at, to, out = (builder.load(builder.gep(places, [q])) for places in (before, after, y_at))
-
-        def lanes_at(pointer, index):
-            return Lanes(builder, load_vector(builder, pointer, index, dtype), dtype, constants)
-
-        def gates(pointer, row):
-            first = builder.mul(row, q)
-            return tuple(lanes_at(pointer, builder.add(first, builder.mul(step, I64(g)))) for g in range(cell.n_gates))
-
-        h, c, tape = cell.forward(gates(a, a_row), gates(u, u_row), lanes_at(cs, at))
-        store_vector(builder, c.value, cs, to, dtype)
-        store_vector(builder, h.value, hs, to, dtype)
-        store_lanes(builder, [(out, h.value)], y, units, dtype)
-        with builder.if_then(builder.icmp_signed(">", saved_step, I64(0))):
-            start = builder.gep(saved, [builder.mul(at, I64(len(tape)))])
-            places = [builder.mul(saved_step, I64(k)) for k in range(len(tape))]
-            with builder.if_else(builder.icmp_signed(">", past, I64(0))) as (beside, through):
-                with beside:
-                    for place, value in zip(places, tape, strict=True):
-                        store_past(builder, value.value, start, place, dtype)
-                with through:
-                    for place, value in zip(places, tape, strict=True):
-                        store_vector(builder, value.value, start, place, dtype)
+        sums = [builder.gep(pointer, [builder.mul(row, q)]) for pointer, row in ((a, a_row), (u, u_row))]
+        write_step(cell, constants, *sums, step, hs, cs, y, at, to, out, units, saved, saved_step, past)
     builder.ret_void()
     constants.finish()
     return function
+
+
+def write_step(cell, constants, a, u, step, hs, cs, y, at, to, out, units, saved, saved_step, past):
+    """The code of one step of a vector of units; arguments as of `advance`, of a single row."""
+    builder, dtype = constants.builder, constants.dtype
+
+    def lanes_at(pointer, index):
+        return Lanes(builder, load_vector(builder, pointer, index, dtype), dtype, constants)
+
+    def gates(pointer):
+        return tuple(lanes_at(pointer, builder.mul(step, I64(g))) for g in range(cell.n_gates))
+
+    h, c, tape = cell.forward(gates(a), gates(u), lanes_at(cs, at))
+    store_vector(builder, c.value, cs, to, dtype)
+    store_vector(builder, h.value, hs, to, dtype)
+    store_lanes(builder, [(out, h.value)], y, units, dtype)
+    with builder.if_then(builder.icmp_signed(">", saved_step, I64(0))):
+        start = builder.gep(saved, [builder.mul(at, I64(len(tape)))])
+        places = [builder.mul(saved_step, I64(k)) for k in range(len(tape))]
+        with builder.if_else(builder.icmp_signed(">", past, I64(0))) as (beside, through):
+            with beside:
+                for place, value in zip(places, tape, strict=True):
+                    store_past(builder, value.value, start, place, dtype)
+            with through:
+                for place, value in zip(places, tape, strict=True):
+                    store_vector(builder, value.value, start, place, dtype)
 
 
 def store_past(builder, value, pointer, index, dtype):

@@ -10,11 +10,12 @@ from numba.extending import intrinsic
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what cells call
 from fastrnn.cells import REGISTRY
 from fastrnn.cpu.cellcode import advance_function
+from fastrnn.cpu.rowcode import advance_row_function
 from fastrnn.cpu.simd import I64
 from fastrnn.cpu.tile import beside_function, product_function, row_function
 
 # what a kernel of each kind tells the addresses of
-NAMES = {"product": ("product",), "step": ("product_of_row", "product_of_parts", "product_beside", "advance")}
+NAMES = {"product": ("product",), "step": ("product_of_row", "product_of_parts", "product_beside", "advance", "advance_row")}
 
 
 def product_name(name):
@@ -32,6 +33,7 @@ def _functions(module, kind, name, dtype):
         row_function(module, dtype, 1, gates),
         beside_function(module, dtype, gates),
         advance_function(module, dtype, REGISTRY[name]),
+        advance_row_function(module, dtype, REGISTRY[name]),
     )
 
 

@@ -11,15 +11,16 @@ to the input's sums, one of its rows for each token; rows that continue the same
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what cells call
 from fastrnn.cells import REGISTRY
-from fastrnn.cpu.ahead import look_ahead, next_item, one_done, panels_done
 from fastrnn.cpu.cellcode import cell_backward, load_tape
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
-from fastrnn.cpu.panels import finish, input_panel, look_up, recurrent_panel, spread_branches
+from fastrnn.cpu.onerow import nothing_ahead, one_row, step_of_row
+from fastrnn.cpu.panels import input_panel, input_product, look_up, recurrent_panel, spread_branches
 from fastrnn.cpu.shares import JOINING, next_rows, panels_in_turn, part_of, share
 from fastrnn.cpu.simd import add, ask, load, load_part, shift, static, store, store_part
 from fastrnn.cpu.steps import (
     Step,
+    collect,
     find_branches,
     from_row,
     locate,
@@ -31,7 +32,7 @@ from fastrnn.cpu.steps import (
 )  # fmt: skip
 from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
 from fastrnn.cpu.target import lanes, panel_vectors, panels_at_once, tile_rows
-from fastrnn.cpu.tile import product, product_beside, product_of_row
+from fastrnn.cpu.tile import product, product_of_row
 
 
 def _constants(n_gates, n_parts, dtype):
@@ -60,67 +61,13 @@ FORWARD = Fields(
     (*_SIZES, "I", "x_run", "near", "s0", "s1", "x_t", "x_n", "y_t", "y_n", "tokens_t", "tokens_n", "ends", "reverse",
      "keep", "save", "past", "by_units", "strided", "together", "fed_back", "looked_up", "beside", "capacity", "pre_size",
      "work_size"),
-    functions=("product", "product_of_row", "product_beside", "advance"), constants=_forward_constants,
+    functions=("product", "product_of_row", "product_beside", "advance", "advance_row"), constants=_forward_constants,
 )  # fmt: skip
 BACKWARD = Fields(
     ("dy", "saved", "hs", "cs", "dx", "du", "dh", "dc", "w_hh", "zero"), _TABLES,
     (*_SIZES, "s0", "s1", "row", "y_t", "y_n", "ends", "reverse", "by_units", "strided", "shared"),
     functions=("product", "product_of_parts"), constants=_backward_constants,
 )  # fmt: skip
-
-
-@helper
-def input_product(w, part, row, count, done, mine):
-    """The input's sums of `count` rows, of one step or several, for this member's panels, of which `done` are known.
-
-    row : where they begin among the rows of mine.pre
-    """
-    line = w.G * w.L
-    for panel in range(part.first, part.end):
-        following = shift(w.w_ih, (panel + 1) * w.W * line * w.I)
-        if panel + 1 == part.end:
-            following = shift(w.w_hh, part.first * w.W * line * w.H)
-        to = shift(mine.pre, row * w.G * w.Hp + panel * w.W * line)
-        if panel - part.first >= done:
-            input_panel(w, panel, following, count, mine.x_at, to, w.G * w.Hp)
-        look_up(w, panel, count, mine.token_at, to, w.G * w.Hp)
-
-
-@helper
-def forward_row(w, part, s, f, mine, ahead):
-    """A step of a single row, whose input's sums lie in row f: several panels at once, as long as there are whole ones.
-
-    ahead : the input's product of later steps (see ahead.py), which whole panels take along; what is left of it
-    """
-    line, done = w.G * w.L, 0
-    while done < part.end - part.first:
-        panel, many = panels_in_turn(part, done, w.P, w.whole, s)
-        v0 = panel * w.W
-        width = min(w.W, w.V - v0)
-        beside = ahead.done < ahead.items and width == w.W
-        for k0 in range(0, w.H, w.run):
-            start = mine.sums if k0 > 0 else shift(w.b_hh, v0 * line)
-            weights, depth = shift(w.w_hh, (v0 * w.H + k0 * width) * line), min(w.run, w.H - k0)
-            before = shift(w.hs, mine.before[0] + k0)
-            if beside:
-                x_at, x_weights, of_tile, tile_step, tile = next_item(w, part, ahead, mine, k0)
-                product_beside(
-                    w.product_beside, many, before, weights, width * line * w.H, start, mine.sums, depth,
-                    shift(w.x, k0), x_at, x_weights, of_tile, tile_step, tile, w.G * w.Hp,
-                )  # fmt: skip
-            else:
-                product_of_row(
-                    w.product_of_row, many * width, before, 0, weights, width * line, width * line * w.H, 0, start,
-                    mine.sums, depth,
-                )  # fmt: skip
-        if beside:
-            ahead = one_done(ahead)
-        for j in range(many):
-            at = j * width * line
-            pre = shift(mine.pre, f * w.G * w.Hp + v0 * line + at)
-            finish(w, 0, 1, v0 + j * width, width, pre, 0, shift(mine.sums, at), mine)
-        done += many
-    return ahead
 
 
 @helper
@@ -149,6 +96,41 @@ def forward_tiles(w, part, turn, count, branches, f, mine):
             recurrent_panel(w, panel, after, count, count, pre, w.G * w.Hp, mine)
 
 
+@helper
+def many_rows(w, part, mine):
+    """The forward loop."""
+    active, f, first_ahead, end_ahead, turn = w.N, 0, w.s0, w.s0, 0
+    base = rows_before(w, w.s0) if w.keep else w.s0 % 2 * w.N
+    for s in range(w.s0, w.s1):
+        active = still_active(active, s, w.length)
+        first, by, count = share(part, active, w.strided, w.together)
+        if s == end_ahead:
+            # a window of steps whose input's product is computed together, unless a step fills it
+            first_ahead, f = s, 0
+            rows, end_ahead = collect(w, part, s, active, mine, w.capacity)
+            if end_ahead > s + 1 or count <= 1:
+                input_product(w, part, 0, rows, 0, mine)
+        alone = first_ahead == s and end_ahead == s + 1 and count > 1
+        step = Step(s, base, base + active if w.keep else w.N - base, first, by, count)
+        locate(w, step, mine)
+        if count == 1:
+            pre = shift(mine.pre, f * w.G * w.Hp)
+            step_of_row(w, part, s, pre, mine, mine.before[0], mine.after[0], mine.y_at[0], nothing_ahead())
+        elif count > 1:
+            # rows that branch find each other among all; others pass by as many as stay near
+            branching = alone and w.together > 1
+            together = count if branching else next_rows(count, w.near)
+            for i in range(0, count, together):
+                n, at = min(together, count - i), -1 if alone else f + i
+                branches = find_branches(w, n, mine) if branching else n
+                forward_tiles(w, part, turn, n, branches, at, from_row(mine, i))
+                turn += 1
+        f += count
+        base = step.following
+        if w.by_units == JOINING:
+            barrier(w.control, part.team, s + 1 - w.s0)
+
+
 def build_forward(name, dtype, digest):
     """The forward kernel of a cell."""
 
@@ -160,41 +142,10 @@ def build_forward(name, dtype, digest):
             return
         mode = flush_denormals()
         mine = memory_of(w, part)
-        active, f, turn = w.N, 0, 0
-        single = w.beside > 0 and share(part, active, w.strided, w.together)[2] == 1
-        ahead = look_ahead(w, part, w.s0, active, 0, mine, w.beside if single else w.capacity)
-        base = rows_before(w, w.s0) if w.keep else w.s0 % 2 * w.N
-        for s in range(w.s0, w.s1):
-            active = still_active(active, s, w.length)
-            first, by, count = share(part, active, w.strided, w.together)
-            alone = ahead.first == s and ahead.end == s + 1 and count > 1
-            if s == ahead.first and not alone:
-                f = ahead.row
-                input_product(w, part, f, ahead.rows, panels_done(ahead), mine)
-                if single:
-                    # the steps of a window can take along twice as many: windows grow from a tile to all there is room for
-                    rows = min(w.capacity, 2 * ahead.rows)
-                    ahead = look_ahead(w, part, ahead.end, active, w.capacity - ahead.row, mine, rows)
-            step = Step(s, base, base + active if w.keep else w.N - base, first, by, count)
-            locate(w, step, mine)
-            if count == 1:
-                ahead = forward_row(w, part, s, f, mine, ahead)
-            elif count > 1:
-                # rows that branch find each other among all; others pass by as many as stay near
-                branching = alone and w.together > 1
-                together = count if branching else next_rows(count, w.near)
-                for i in range(0, count, together):
-                    n, at = min(together, count - i), -1 if alone else f + i
-                    branches = find_branches(w, n, mine) if branching else n
-                    forward_tiles(w, part, turn, n, branches, at, from_row(mine, i))
-                    turn += 1
-            if not single and s + 1 == ahead.end:
-                # once this window's places are not read any more
-                ahead = look_ahead(w, part, s + 1, active, 0, mine, w.capacity)
-            f += count
-            base = step.following
-            if w.by_units == JOINING:
-                barrier(w.control, part.team, s + 1 - w.s0)
+        if w.N == 1:
+            one_row(w, part, mine)
+        else:
+            many_rows(w, part, mine)
         restore_denormals(mode)
 
     return forward

@@ -48,6 +48,23 @@ def look_up(w, panel, count, token_at, to, to_step):
 
 
 @helper
+def input_product(w, part, row, count, done, mine):
+    """The input's sums of `count` rows, of one step or several, for this member's panels, of which `done` are known.
+
+    row : where they begin among the rows of mine.pre
+    """
+    line = w.G * w.L
+    for panel in range(part.first, part.end):
+        following = shift(w.w_ih, (panel + 1) * w.W * line * w.I)
+        if panel + 1 == part.end:
+            following = shift(w.w_hh, part.first * w.W * line * w.H)
+        to = shift(mine.pre, row * w.G * w.Hp + panel * w.W * line)
+        if panel - part.first >= done:
+            input_panel(w, panel, following, count, mine.x_at, to, w.G * w.Hp)
+        look_up(w, panel, count, mine.token_at, to, w.G * w.Hp)
+
+
+@helper
 def finish(w, i, n, v0, width, pre, pre_step, sums, mine):
     """The cell's arithmetic on n rows from i and `width` vectors of units, from the input's and the recurrent sums."""
     for v in range(width):

@@ -52,11 +52,12 @@ def next_rows(left, most):
 
 @helper
 def panels_in_turn(part, done, most, whole, s):
-    """The panel that comes after `done` others of a part, and how many from there, all within the `whole` ones, at once.
+    """The panel that comes after `done` others of a part, and how many from there, all within the `whole` ones, at once: at
+    most so many, and about equally many each time.
 
     Every other step goes backwards: it starts with what the caches still hold.
     """
-    many = most if done + most <= part.end - part.first else 1
+    many = next_rows(part.end - part.first - done, most)
     first = part.end - done - many if s % 2 else part.first + done
     if many > 1 and first + many > whole:
         many = 1

@@ -28,7 +28,8 @@ from fastrnn.cpu.simd import (
 from fastrnn.cpu.target import ITEMSIZE, TARGET, lanes, panel_vectors, panels_at_once, rows_beside, tile_rows
 
 # parameters of the functions: pointers to numbers, to offsets, integers
-_POINTERS, _OFFSETS = ("a", "b", "init", "c", "ahead", "x", "w", "start", "to"), ("a_rows", "x_rows")
+_POINTERS = ("a", "b", "init", "c", "ahead", "x", "w", "start", "to", "pre", "hs", "cs", "y", "saved")
+_OFFSETS = ("a_rows", "x_rows")
 _PRODUCT = ("a", "a_rows", "a_step", "b", "b_step", "init", "init_step", "c", "c_step", "depth", "ahead", "ahead_step")
 _PRODUCT_OF_ROW = ("width", "a", "a_part", "b", "b_step", "b_panel", "b_part", "init", "c", "depth")
 _PRODUCT_BESIDE = (
@@ -54,8 +55,8 @@ def product(typing, at, width, rows, a, a_rows, a_step, b, b_step, init, init_st
 def product_of_row(typing, at, width, a, a_part, b, b_step, b_panel, b_part, init, c, depth):
     """C[v] = init[v] + Σ_p (Σ_k a[p a_part + k] b[p b_part + k b_step + v]) for one row, p < parts.
 
-    at : the address of a row_function; width : 1..panel_vectors(gates), or panels_at_once(gates, parts) times the last: as
-    many whole panels, `b_panel` numbers apart
+    at : the address of a row_function; width : 1..panel_vectors(gates), or up to panels_at_once(gates, parts) times the
+    last: as many whole panels, `b_panel` numbers apart
     """
     intp = types.intp
     return types.void(intp, intp, a, intp, a, intp, intp, intp, a, a, intp), call_address
@@ -63,7 +64,7 @@ def product_of_row(typing, at, width, a, a_part, b, b_step, b_panel, b_part, ini
 
 @intrinsic
 def product_beside(typing, at, panels, a, b, b_panel, init, c, depth, x, x_rows, w, start, start_step, to, to_step):
-    """product_of_row of 1 or panels_at_once(gates) whole panels, and beside it a tile of another product as deep:
+    """product_of_row of 1 to panels_at_once(gates) whole panels, and beside it a tile of another product as deep:
 
     to[r, v] = start[r, v] + Σ_k x[x_rows[r] + k] w[k, v], r < rows_beside(gates), v over a whole panel: where the weights
     of the row come slower than multiply-adds are done, the tile costs nothing.
@@ -74,7 +75,7 @@ def product_beside(typing, at, panels, a, b, b_panel, init, c, depth, x, x_rows,
     return types.void(intp, intp, a, a, intp, a, a, intp, a, types.CPointer(intp), a, a, intp, a, intp), call_address
 
 
-def _new(module, name, dtype, parameters):
+def function_of(module, name, dtype, parameters):
     """A new function, and its arguments by name."""
     scalar = SCALAR[dtype].as_pointer()
     kinds = [scalar if p in _POINTERS else I64.as_pointer() if p in _OFFSETS else I64 for p in parameters]
@@ -88,7 +89,7 @@ def _new(module, name, dtype, parameters):
 
 def product_function(module, dtype, n_gates):
     """For that many gates: a switch over the widths and rows, one loop nest each."""
-    function, named = _new(module, "product", dtype, ("width", "rows", *_PRODUCT))
+    function, named = function_of(module, "product", dtype, ("width", "rows", *_PRODUCT))
     width, rows, a, a_rows, b, init_step, c_step = (
         named.pop(name) for name in ("width", "rows", "a", "a_rows", "b", "init_step", "c_step")
     )
@@ -102,22 +103,27 @@ def product_function(module, dtype, n_gates):
             builder = ir.IRBuilder(function.append_basic_block(f"tile{n}x{vectors}"))
             by_rows.add_case(I64(n), builder.block)
             each = [builder.gep(a, [builder.load(builder.gep(a_rows, [I64(r)]))]) for r in range(n)]
-            sums = _sums(builder, dtype, [(row, [(b, v) for v in range(vectors)]) for row in each], n >= _ASKING_ROWS, **{
+            sums = sums_of(builder, dtype, [(row, [(b, v) for v in range(vectors)]) for row in each], n >= _ASKING_ROWS, **{
                 key: named[key] for key in ("a_step", "b_step", "depth", "ahead", "ahead_step")
             })  # fmt: skip
             for r, row in enumerate(sums):
                 at_init, at_c = builder.mul(init_step, I64(r)), builder.mul(c_step, I64(r))
-                _put(builder, dtype, [row], named["init"], at_init, named["c"], at_c)
+                put(builder, dtype, [row], named["init"], at_init, named["c"], at_c)
             builder.branch(end)
     return function
 
 
+def row_widths(whole, many):
+    """The vectors that a single row may take together: part of a panel, or up to `many` whole ones."""
+    return [*range(1, whole + 1), *range(2 * whole, whole * many + 1, whole)]
+
+
 def row_function(module, dtype, n_gates, n_parts):
     """A switch over the widths; the sums of as many parts at a time as fit the registers."""
-    function, named = _new(module, "product_of_row", dtype, _PRODUCT_OF_ROW)
+    function, named = function_of(module, "product_of_row", dtype, _PRODUCT_OF_ROW)
     end, by_width = _switch(function, named["width"])
     whole, many = panel_vectors(n_gates), panels_at_once(n_gates, n_parts)
-    for w in dict.fromkeys((*range(1, whole + 1), whole * many)):
+    for w in row_widths(whole, many):
         builder = ir.IRBuilder(function.append_basic_block(f"width{w}"))
         by_width.add_case(I64(w), builder.block)
         vectors, init = n_gates * min(w, whole), named["init"]
@@ -129,8 +135,8 @@ def row_function(module, dtype, n_gates, n_parts):
                 panels = [builder.gep(part, [builder.mul(named["b_panel"], I64(j))]) for j in range(max(1, w // whole))]
                 row = builder.gep(named["a"], [builder.mul(named["a_part"], I64(p))])
                 chains.append((row, [(panel, v) for panel in panels for v in range(vectors)]))
-            sums = _sums(builder, dtype, chains, False, I64(1), named["b_step"], named["depth"], named["b"], I64(0))
-            _put(builder, dtype, sums, init, I64(0), named["c"], I64(0))
+            sums = sums_of(builder, dtype, chains, False, I64(1), named["b_step"], named["depth"], named["b"], I64(0))
+            put(builder, dtype, sums, init, I64(0), named["c"], I64(0))
             init = named["c"]
         builder.branch(end)
     return function
@@ -138,10 +144,10 @@ def row_function(module, dtype, n_gates, n_parts):
 
 def beside_function(module, dtype, n_gates):
     """A switch over the panels."""
-    function, named = _new(module, "product_beside", dtype, _PRODUCT_BESIDE)
+    function, named = function_of(module, "product_beside", dtype, _PRODUCT_BESIDE)
     end, by_panels = _switch(function, named["panels"])
     vectors = n_gates * panel_vectors(n_gates)
-    for many in dict.fromkeys((1, panels_at_once(n_gates))):
+    for many in range(1, panels_at_once(n_gates) + 1):
         builder = ir.IRBuilder(function.append_basic_block(f"panels{many}"))
         by_panels.add_case(I64(many), builder.block)
         panels = [builder.gep(named["b"], [builder.mul(named["b_panel"], I64(j))]) for j in range(many)]
@@ -150,11 +156,11 @@ def beside_function(module, dtype, n_gates):
             row = builder.gep(named["x"], [builder.load(builder.gep(named["x_rows"], [I64(r)]))])
             chains.append((row, [(named["w"], v) for v in range(vectors)]))
         step = I64(vectors * lanes(dtype))
-        first, *tile = _sums(builder, dtype, chains, False, I64(1), step, named["depth"], named["b"], I64(0))
-        _put(builder, dtype, [first], named["init"], I64(0), named["c"], I64(0))
+        first, *tile = sums_of(builder, dtype, chains, False, I64(1), step, named["depth"], named["b"], I64(0))
+        put(builder, dtype, [first], named["init"], I64(0), named["c"], I64(0))
         for r, row in enumerate(tile):
             at_start, at_to = builder.mul(named["start_step"], I64(r)), builder.mul(named["to_step"], I64(r))
-            _put(builder, dtype, [row], named["start"], at_start, named["to"], at_to)
+            put(builder, dtype, [row], named["start"], at_start, named["to"], at_to)
         builder.branch(end)
     return function
 
@@ -166,7 +172,7 @@ def _switch(function, value):
     return end, ir.IRBuilder(entry).switch(value, end)
 
 
-def _sums(builder, dtype, chains, asking, a_step, b_step, depth, ahead, ahead_step):
+def sums_of(builder, dtype, chains, asking, a_step, b_step, depth, ahead, ahead_step):
     """One loop over k with all its sums in registers: Σ_k a[k] b[k, v] for each (a, [(b, v), ...]) in `chains`."""
     kind, count = llvm_vector(dtype), lanes(dtype)
     zero = ir.Constant(kind, [0.0] * count)
@@ -216,7 +222,7 @@ def _sums(builder, dtype, chains, asking, a_step, b_step, depth, ahead, ahead_st
     return totals
 
 
-def _put(builder, dtype, sums, init, at_init, c, at_c):
+def put(builder, dtype, sums, init, at_init, c, at_c):
     """c[v] = init[v] + the sums of each part, in their order."""
     count = lanes(dtype)
     for v, parts in enumerate(zip(*sums, strict=True)):
