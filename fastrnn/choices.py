@@ -11,6 +11,15 @@ Wu et al., Google's neural machine translation system (2016), section 7, for the
 
 import math
 
+# what `w` has, all of it in every search, used or not: arrays of integers and of double precision, integers; besides them
+# the logits (R, V), norm (R,) and coverage (T + 1, R, S) where there is attention
+TABLES = (
+    "tokens", "parents", "own", "heap", "history", "prefix", "prefix_length", "banned", "done", "length", "source_length",
+    "candidate_row", "candidate_token", "final_row", "final_step", "final_token", "count", "found", "at",
+)  # fmt: skip
+INTEGERS = ("N", "R", "B", "T", "V", "S", "F", "t", "eos", "pad", "least", "ngram", "top_k", "penalty", "early")
+NUMBERS = ("norm", "scores", "temperature", "top_p", "alpha", "beta", "uniform", "candidate", "final", "final_log_p")
+
 NO_PENALTY, AVERAGE, GNMT = 0, 1, 2
 _NEVER = -math.inf
 

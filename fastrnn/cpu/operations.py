@@ -208,7 +208,7 @@ def choose(text, words, rows):
     grows = {name: arrays.pop(name) for name in ("logits", "norm")}
     kept = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
     operation = _operation(
-        "choose", program.CHOOSE, name_of(grows["logits"]), grows, text.__name__, alive=kept, t=0, **integers,
+        "choose", program.CHOOSE, name_of(grows["logits"]), grows, text.__name__, alive=kept, **integers,
         **{name: value.ctypes.data for name, value in kept.items()},
     )  # fmt: skip
     return operation._replace(growth=operation.growth | {"t": 1})

@@ -14,14 +14,7 @@ from fastrnn.cpu.sync import barrier, join_team
 # words and what they grow by from step to step; every member has its own copy, of `size` words
 PROGRAM = Fields((), ("addresses", "starts", "words", "growth", "done", "control"),
                  ("steps", "operations", "size", "sentences", "by_units"))  # fmt: skip
-CHOOSE = Fields(
-    ("logits", "coverage"),
-    ("tokens", "parents", "own", "heap", "history", "prefix", "prefix_length", "banned", "done", "length", "source_length",
-     "candidate_row", "candidate_token", "final_row", "final_step", "final_token", "count",
-     "found", "at"),
-    ("N", "R", "B", "T", "V", "S", "F", "t", "eos", "pad", "least", "ngram", "top_k", "penalty", "early"),
-    ("norm", "scores", "temperature", "top_p", "alpha", "beta", "uniform", "candidate", "final", "final_log_p"),
-)  # fmt: skip
+CHOOSE = Fields(("logits", "coverage"), choices.TABLES, choices.INTEGERS, choices.NUMBERS)
 
 for text in choices.TEXTS:
     # they call each other as plain functions of Python

@@ -39,6 +39,16 @@ def contiguous(name: str, value: Any, shape: tuple[int | str, ...], dtype: Any) 
     return kind_of(value).contiguous(value, name)
 
 
+def tokens(name: str, value: Any, size: int, shape: tuple[int | str, ...]) -> Any:
+    """`value` as contiguous integers from 0 to size - 1, which are read on the host for that."""
+    value = from_any(name, value)
+    host.check_form(name, tuple(value.shape), shape, dtype_of(value), ("int64", "int32"))
+    known = to_host(value)
+    if known.size and (known.min() < 0 or known.max() >= size):
+        raise ValueError(f"{name}: got token {known.min() if known.min() < 0 else known.max()}, wanted 0 to {size - 1}")
+    return kind_of(value).contiguous(value, name)
+
+
 def as_lengths(value: Any, N: int, T: int) -> Any:
     """`lengths`, on the host, where the work is planned."""
     return host.as_lengths(to_host(value) if host.on_device(value) else value, N, T)

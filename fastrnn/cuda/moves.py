@@ -5,7 +5,7 @@ from functools import cache
 from numba import cuda
 
 from fastrnn.cuda.rows import row_of
-from fastrnn.cuda.scalars import loader, real_of, storer
+from fastrnn.cuda.scalars import functions, loader, real_of, storer
 
 
 @cache
@@ -86,6 +86,45 @@ def transpose(dtype):
             into[i % N * M + i // N] = w[i]
 
     return transpose_kernel
+
+
+@cache
+def embed(dtype):
+    """Rows of a table (V, E), those of n / E tokens -> into, of the same type."""
+
+    @cuda.jit
+    def embed_kernel(n, E, table, tokens, into):
+        for i in range(cuda.grid(1), n, cuda.gridsize(1)):
+            into[i] = table[tokens[i // E] * E + i % E]
+
+    return embed_kernel
+
+
+@cache
+def join(dtype):
+    """States (L D, N, H) of D directions -> (L, N, D H), n numbers in the type of sums, from `start` of `into` on."""
+    load = loader(dtype)
+
+    @cuda.jit
+    def join_kernel(n, N, H, D, state, into, start):
+        for i in range(cuda.grid(1), n, cuda.gridsize(1)):
+            unit, row, layer = i % (D * H), i // (D * H) % N, i // (D * H * N)
+            into[start + i] = load(state[((layer * D + unit // H) * N + row) * H + unit % H])
+
+    return join_kernel
+
+
+@cache
+def activate(dtype, name):
+    """tanh or relu of n numbers of a type of sums, in their place."""
+    function = functions(real_of(dtype))[name]
+
+    @cuda.jit
+    def activate_kernel(n, x):
+        for i in range(cuda.grid(1), n, cuda.gridsize(1)):
+            x[i] = function(x[i])
+
+    return activate_kernel
 
 
 SUM, PRODUCT = range(2)

@@ -101,7 +101,10 @@ class Decoder(Parameterised):
             features = np.ascontiguousarray(steps.features)
             linear_of_rows(features, snapshot.packed_output, logits)
         else:
-            words = choice_words(logits, tokens, np.zeros_like(tokens), own=own)
+            words = choice_words(
+                logits.shape[2], tokens, np.zeros_like(tokens), own=own, logits=logits, norm=np.zeros((T, N)),
+                coverage=np.zeros(1, self.dtype),
+            )  # fmt: skip
             output = work.linear(steps.features, snapshot.packed_output, logits)
             program = [*steps.operations, output, work.choose(choices.forced, words, N)]
             flops = steps.flops + 2.0 * N * logits.shape[2] * self.feature_size
@@ -162,21 +165,18 @@ class Decoder(Parameterised):
         return own if own.any() else None
 
 
-def choice_words(
-    logits: Array, tokens: Array, parents: Array, *, sentences: int | None = None, **words: Any
-) -> dict[str, Any]:
-    """The words of a function of choices.py, with nothing forbidden where nothing is said. logits (T, R, V)."""
-    (steps, R), V = tokens.shape, logits.shape[2]
+def choice_words(V: int, tokens: Array, parents: Array, *, sentences: int | None = None, **words: Any) -> dict[str, Any]:
+    """The words of a function of choices.py for V tokens, with nothing forbidden where nothing is said.
+
+    tokens, parents : (T + 1, R); what there are logits, their norm and coverage of is for the caller to say
+    """
+    steps, R = tokens.shape
     N = R if sentences is None else sentences
-    integers = {"eos": -1, "pad": 0, "least": 0, "ngram": 0, "top_k": 0, "penalty": 0, "early": 0, "F": 1, "S": 0}
-    tables = {name: np.zeros(1, np.intp) for name in (
-        "own", "heap", "history", "prefix", "done", "length", "source_length", "candidate_row", "candidate_token",
-        "final_row", "final_step", "final_token", "count", "found", "at")}  # fmt: skip
-    doubles = {name: np.zeros(1) for name in (
-        "scores", "temperature", "alpha", "beta", "uniform", "candidate", "final", "final_log_p", "top_p")}  # fmt: skip
+    integers = dict.fromkeys(choices.INTEGERS, 0) | {"eos": -1, "F": 1}
+    tables = {name: np.zeros(1, np.intp) for name in choices.TABLES}
+    doubles = {name: np.zeros(1) for name in choices.NUMBERS}
     fixed = {
-        "logits": logits, "norm": np.zeros((steps - 1, R)), "coverage": np.zeros(1, logits.dtype), "tokens": tokens,
-        "parents": parents, "N": N, "R": R, "B": R // N, "T": steps - 1, "V": V,
+        "tokens": tokens, "parents": parents, "N": N, "R": R, "B": R // N, "T": steps - 1, "V": V,
         "prefix_length": np.zeros(N, np.intp), "banned": np.zeros(V, np.intp),
     }  # fmt: skip
     return integers | tables | doubles | fixed | words

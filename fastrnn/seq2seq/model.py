@@ -17,6 +17,7 @@ from fastrnn.contract import Array
 from fastrnn.parameters import Joined, Parameterised
 from fastrnn.seq2seq.decoder import Decoder
 from fastrnn.seq2seq.encoder import Bridge, Encoder, EncoderGradients, FrozenEncoder
+from fastrnn.seq2seq.on_device import OnDevice
 from fastrnn.seq2seq.parts import as_tokens, rows_of, until
 from fastrnn.seq2seq.search import Decoding, Search
 from fastrnn.seq2seq.steps import Snapshot
@@ -163,9 +164,14 @@ class Seq2Seq(Search, Parameterised):
         frozen = ("encoder.embedding.weight", "decoder.embedding.weight") if self.freeze_embeddings else ()
         return Seq2SeqGradients({n: params[n] for n in self.params if n in params and n not in frozen}, of_encoder)
 
-    def freeze(self) -> "Frozen":
-        """The model for decoding, on the weights as they are now, copied and packed once."""
-        return Frozen(copy.deepcopy(self))
+    def freeze(self, convert: Any = None) -> "Frozen | OnDevice":
+        """The model for decoding, on the weights as they are now, copied and packed once.
+
+        convert : a function that brings an array of the host to a device, say `cupy.asarray`: the copies are there, source
+            has to be, and results are
+        """
+        own = copy.deepcopy(self)
+        return Frozen(own) if convert is None else OnDevice(own, convert)
 
     # --- what decoding starts from
 

@@ -28,45 +28,23 @@ class Decoded:
     attention: Array | None  # (T, N, S)
 
 
-class Decoding:
-    """The steps of one decoding, laid out for N sources of S tokens, B rows each, and T steps at most; to be used again."""
+class Rules:
+    """The words of the decodings of N sources, B rows each, T steps at most: what is allowed, and what was chosen."""
 
-    def __init__(self, model, S, N, B, T, covered):
-        self.model, decoder, snapshot = model, model.decoder, model._snapshot()
-        self.N, self.B, self.T, self.R = N, B, T, N * B
-        R, V = N * B, decoder.embedding.num_tokens
+    def __init__(self, model, N, B, T, **words):
+        self.model, self.N, self.B, self.T, self.R = model, N, B, T, N * B
+        R, V = N * B, model.decoder.embedding.num_tokens
         self.tokens, self.parents = np.empty((T + 1, R), np.intp), np.empty((T + 1, R), np.intp)
-        self.held = held = None
-        if decoder.attention is not None:
-            self.held = held = decoder.attention.hold(snapshot.attention, S, N, B, snapshot.through)
-            decoder.attention.track(held, T, R, always=covered)
-            held.parents = self.parents[:-1]
-        self.steps = Steps(decoder, snapshot, self.tokens[:-1], held, keep=False, parents=self.parents[:-1])
-        self.logits, self.norm = every(np.zeros((R, V), decoder.dtype), T), every(np.zeros(R), T)
-        work = operations()
-        self.program = [
-            *self.steps.operations, work.linear(self.steps.features, snapshot.packed_output, self.logits),
-            work.log_sum(self.logits, self.norm),
-        ]  # fmt: skip
-        self.flops = self.steps.flops + 2.0 * R * V * decoder.feature_size
         self.done, no_prefix = np.zeros(N, np.intp), {"prefix": np.zeros(1, np.intp), "prefix_length": np.zeros(N, np.intp)}
         self._plain = no_prefix | {"eos": model.eos, "pad": model.pad, "top_k": 0, "penalty": 0, "early": 0}
         self.words = choice_words(
-            self.logits, self.tokens, self.parents, sentences=N, norm=self.norm, done=self.done, scores=np.zeros(R),
-            length=np.zeros(N, np.intp), history=np.zeros(R * T, np.intp), source_length=np.zeros(N, np.intp),
+            V, self.tokens, self.parents, sentences=N, done=self.done, scores=np.zeros(R), length=np.zeros(N, np.intp),
+            history=np.zeros(R * T, np.intp), source_length=np.zeros(N, np.intp), **words,
         )  # fmt: skip
-        if held is not None and held.coverage is not None:
-            self.words |= {"coverage": held.coverage, "S": held.coverage.shape[2]}
-        self._laid_out: tuple[Any, Any] = None, None  # the words of the program that was run last, and that program
 
-    def start(self, state, memory, lengths, min_length, ngram, prefix, banned) -> None:
-        """What is decoded, and the rules."""
-        model, held, words, V = self.model, self.held, self.words, self.logits.shape[2]
-        if held is not None:
-            model.decoder.attention.fill(held, memory, lengths)
-            if held.coverage is not None:
-                held.coverage[0] = 0
-        self.steps.start(state if self.B == 1 else tuple(np.repeat(s, self.B, 1) for s in state))
+    def begin(self, lengths, min_length, ngram, prefix, banned) -> None:
+        """Before the first step, with these rules. lengths : of the sources"""
+        words, model, V = self.words, self.model, self.words["V"]
         self.tokens[...], self.tokens[0], self.done[...] = model.pad, model.bos, 0
         self.parents[0] = np.arange(self.R) // self.B * self.B  # all rows of a sentence begin as one
         # in their places, so that a program that was laid out for them still fits
@@ -86,6 +64,41 @@ class Decoding:
             array = self.words[name] = np.empty(shape, dtype)
         array[...] = value
         return array
+
+
+class Decoding(Rules):
+    """The steps of one decoding, laid out for N sources of S tokens, B rows each, and T steps at most; to be used again."""
+
+    def __init__(self, model, S, N, B, T, covered):
+        decoder, snapshot = model.decoder, model._snapshot()
+        R, V = N * B, decoder.embedding.num_tokens
+        self.logits, self.norm = every(np.zeros((R, V), decoder.dtype), T), every(np.zeros(R), T)
+        super().__init__(model, N, B, T, logits=self.logits, norm=self.norm, coverage=np.zeros(1, decoder.dtype))
+        self.held = held = None
+        if decoder.attention is not None:
+            self.held = held = decoder.attention.hold(snapshot.attention, S, N, B, snapshot.through)
+            decoder.attention.track(held, T, R, always=covered)
+            held.parents = self.parents[:-1]
+            if held.coverage is not None:
+                self.words |= {"coverage": held.coverage, "S": S}
+        self.steps = Steps(decoder, snapshot, self.tokens[:-1], held, keep=False, parents=self.parents[:-1])
+        work = operations()
+        self.program = [
+            *self.steps.operations, work.linear(self.steps.features, snapshot.packed_output, self.logits),
+            work.log_sum(self.logits, self.norm),
+        ]  # fmt: skip
+        self.flops = self.steps.flops + 2.0 * R * V * decoder.feature_size
+        self._laid_out: tuple[Any, Any] = None, None  # the words of the program that was run last, and that program
+
+    def start(self, state, memory, lengths, *rules) -> None:
+        """What is decoded, and the rules."""
+        held = self.held
+        if held is not None:
+            self.model.decoder.attention.fill(held, memory, lengths)
+            if held.coverage is not None:
+                held.coverage[0] = 0
+        self.steps.start(state if self.B == 1 else tuple(np.repeat(s, self.B, 1) for s in state))
+        self.begin(lengths, *rules)
 
     def run(self, text: Any, **words: Any) -> None:
         """Take the steps, choosing by a function of choices.py; the words it reads besides."""
@@ -152,7 +165,7 @@ class Search:
         with self._decoding(source, source_lengths, 1, max_length, min_length, ngram, prefix, banned) as decoding:
             decoding.run(
                 choices.sample, temperature=np.array([float(temperature)]), top_p=np.array([float(top_p)]),
-                top_k=as_size("top_k", top_k, 0), heap=np.zeros(decoding.logits[0].size, np.intp),
+                top_k=as_size("top_k", top_k, 0), heap=np.zeros(decoding.R * decoding.words["V"], np.intp),
                 uniform=np.random.default_rng(rng).random((decoding.T, decoding.R)),
             )  # fmt: skip
             return decoding.one_each()

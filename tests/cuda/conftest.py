@@ -18,7 +18,8 @@ def device(monkeypatch):
     """Arrays made on the device hold NaN until they are written; in the simulator all blocks of a launch run at once."""
     from numba import cuda
 
-    from fastrnn.cuda import arrays, devices, engine, kinds, target  # noqa: F401 (all modules whose `cuda` is replaced)
+    # all modules whose `cuda` is replaced
+    from fastrnn.cuda import arrays, decoding, devices, engine, kinds, target  # noqa: F401
 
     def empty(self, shape, dtype, like):
         filled = np.empty(shape, kinds.stored_as(dtype))
@@ -31,6 +32,7 @@ def device(monkeypatch):
         return
     from tests.cuda.blocks import blocks_at_once
 
-    monkeypatch.setattr(engine, "limits", lambda number: devices.Limits(6, 48 << 10, target.held((9, 0))))
+    for module in (engine, devices):
+        monkeypatch.setattr(module, "limits", lambda number: devices.Limits(6, 48 << 10, target.held((9, 0))))
     with blocks_at_once():
         yield cuda

@@ -1,0 +1,117 @@
+"""How a block chooses a sentence's next tokens: the texts of choices.py, but for what looks at every token of a vocabulary.
+
+The likeliest tokens are found by all threads of the block, in the order in which the texts would find them; then one thread
+runs the text, whose `best` and `collect` only read what was found. A token by chance is drawn by one thread.
+"""
+
+import math
+from collections import namedtuple
+from functools import cache
+from types import FunctionType
+
+import numpy as np
+from numba import cuda
+
+from fastrnn import choices
+from fastrnn.cuda.scalars import device
+
+_FIXED = tuple(name for name in choices.INTEGERS if name != "t")
+Words = namedtuple("Words", ("t", "logits", "coverage", *choices.TABLES, *_FIXED, *choices.NUMBERS))
+NEVER = -math.inf
+
+
+def integers_of(words):
+    """The integers that stay the same, in the order of `Words`."""
+    return tuple(int(words[name]) for name in _FIXED)
+
+
+@device
+def found_best(w, r):
+    token = w.candidate_token[2 * w.B * r]
+    return w.eos if w.candidate[2 * w.B * r] == NEVER else token
+
+
+@device
+def found_all(w, i):
+    n = 0
+    while n < 2 * w.B and w.candidate[2 * w.B * i + n] > NEVER:
+        n += 1
+    return n
+
+
+@cache
+def text(name):
+    """A function of choices.py as a device function."""
+    if name in ("best", "collect"):
+        return {"best": found_best, "collect": found_all}[name]
+    function = getattr(choices, name)
+    called = {f.__name__ for f in choices.TEXTS} & set(function.__code__.co_names) - {name}
+    known = {other: text(other) for other in called}
+    return device(FunctionType(function.__code__, function.__globals__ | known, name))
+
+
+@cache
+def chooser(name, threads):
+    """(w, i): the next tokens of sentence i by the function of choices.py of that name, by all threads of a block."""
+    choose, recall, allowed = text(name), text("recall"), text("allowed")
+    beam = name == "beam"
+
+    @device
+    def best_after(w, i, score, place):
+        """This thread's best continuation among those that come after (score, place): likelier first, then as they lie."""
+        found, at, r, offset = NEVER, -1, -1, 0.0
+        for e in range(cuda.threadIdx.x, w.B * w.V, threads):
+            row, v = i * w.B + e // w.V, e % w.V
+            if row != r:
+                r, offset = row, w.scores[row] - w.norm[row] if beam else 0.0
+            x = offset + w.logits[r * w.V + v]
+            if x > found and (x < score or (x == score and e > place)) and allowed(w, i, r, w.t, v):
+                found, at = x, e
+        return found, at
+
+    @device
+    def keep_better(scores, places, a, b):
+        """The better of two threads' entries in the place of the first."""
+        if scores[b] > scores[a] or (scores[b] == scores[a] and places[b] >= 0 and (places[a] < 0 or places[b] < places[a])):
+            scores[a], places[a] = scores[b], places[b]
+
+    @device
+    def find(w, i):
+        """The best continuations of sentence i, as many as are read -> w.candidate and its row and token."""
+        scores = cuda.shared.array(threads, np.float64)
+        places = cuda.shared.array(threads, np.int64)
+        thread, most = cuda.threadIdx.x, 2 * w.B if beam else 1
+        score, place = math.inf, -1
+        own, at = best_after(w, i, score, place)
+        for k in range(most):
+            scores[thread], places[thread] = own, at
+            step = threads // 2
+            while step > 0:
+                cuda.syncthreads()
+                if thread < step:
+                    keep_better(scores, places, thread, thread + step)
+                step //= 2
+            cuda.syncthreads()
+            score, place = scores[0], places[0]
+            if thread == 0:
+                to = 2 * w.B * i + k
+                w.candidate[to], w.candidate_token[to] = score, max(place, 0) % w.V
+                w.candidate_row[to] = i * w.B + max(place, 0) // w.V
+            if at == place and at >= 0:
+                own, at = best_after(w, i, score, place)
+            cuda.syncthreads()
+
+    @device
+    def next_tokens(w, i):
+        if w.done[i] == 0:
+            if w.ngram > 0:
+                for r in range(i * w.B + cuda.threadIdx.x, (i + 1) * w.B, threads):
+                    recall(w, r, w.t)
+                cuda.syncthreads()
+            if name != "sample":
+                find(w, i)
+        if cuda.threadIdx.x == 0:
+            choose(w, i, i + 1)
+        cuda.syncthreads()
+
+    return device(next_tokens)
