@@ -156,6 +156,7 @@ def _run_together(compiled: Any, launch: Any) -> None:
 def _allow(compiled: Any, number: int) -> None:
     """Let a compiled kernel have all its blocks at once, and all the shared memory that a block of the device can have."""
     compiled.cooperative = True
+    most = limits(number).shared - compiled.shared_mem_per_block  # of which it has some already, of a size that is known
     function = compiled._codelibrary.get_cufunc()
     attribute = binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    driver.cuKernelSetAttribute(attribute, limits(number).shared, function.handle, function.device.id)
+    driver.cuKernelSetAttribute(attribute, most, function.handle, function.device.id)

@@ -15,14 +15,14 @@ from numba import cuda
 from fastrnn import choices
 from fastrnn.cuda.scalars import device
 
-_FIXED = tuple(name for name in choices.INTEGERS if name != "t")
-Words = namedtuple("Words", ("t", "logits", "coverage", *choices.TABLES, *_FIXED, *choices.NUMBERS))
+FIXED = tuple(name for name in choices.INTEGERS if name != "t")
+Words = namedtuple("Words", ("t", "logits", "coverage", *choices.TABLES, *FIXED, *choices.NUMBERS))  # type: ignore[misc]
 NEVER = -math.inf
 
 
 def integers_of(words):
     """The integers that stay the same, in the order of `Words`."""
-    return tuple(int(words[name]) for name in _FIXED)
+    return tuple(int(words[name]) for name in FIXED)
 
 
 @device

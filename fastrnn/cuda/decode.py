@@ -1,13 +1,14 @@
 """All steps of a decoding in one launch: embedding, layers, attention, features, logits and the choice of the next token.
 
-Each block owns a slice of the units of every product, and each `gridDim.x`-th row of attention and sentence of the choice.
-Between them the blocks wait for each other: a step has five such waits and one for each layer. What a step computes is said
-in seq2seq/steps.py, the operations one by one in reference_ops.py.
+Block (i, j) owns the i-th slice of the units of every product, and every `gridDim.x`-th row of attention and sentence of the
+choice, all of them of the j-th group of the sentences; groups never meet. The blocks of a group wait for each other five or
+six times in a step, and once for each layer. What a step computes is said in seq2seq/steps.py, operation by operation in
+reference_ops.py.
 
     weights   the decoder's parameters one behind the other: see Shape
     memory    (S, N, K) the keys and, from `values` on, (S, N, M) the values
     room      what a step leaves for others, in the type of sums: see Room
-    tables, numbers   the arrays that choices.py reads, of integers and of double precision; where each begins: `spans`
+    integers, tables, numbers   what choices.py reads, in the order of `Words`
 """
 
 import math
@@ -17,15 +18,14 @@ from typing import NamedTuple
 import numpy as np
 from numba import cuda
 
-from fastrnn import choices
 from fastrnn.cells import REGISTRY
-from fastrnn.cuda.choosing import Words, chooser, text as text_of_choice
+from fastrnn.cuda.choosing import Words, chooser
+from fastrnn.cuda.choosing import text as text_of_choice
 from fastrnn.cuda.loops import slice_of
 from fastrnn.cuda.product import LANES, product_of, wait
-from fastrnn.cuda.scalars import adder, device, functions, loader, reader, real_of, storer, text
+from fastrnn.cuda.scalars import adder, device, functions, loader, reader, real_of, storer, text, writer
 
 _PITCH = LANES + 1
-_TABLES, _NUMBERS = len(choices.TABLES), len(choices.NUMBERS)
 
 
 class Shape(NamedTuple):
@@ -51,7 +51,6 @@ class Shape(NamedTuple):
     output: int  # (V, F), (V,)
     values: int  # in memory
     tracked: int  # whether coverage is kept
-    scale: float
 
 
 class Room(NamedTuple):
@@ -85,18 +84,23 @@ def room_of(q):
     return Room(*starts)
 
 
-@cache
-def sliced(n):
-    """(array, spans) -> n slices: array[spans[0]:spans[1]], array[spans[1]:spans[2]], ..."""
-    rest = sliced(n - 1) if n > 1 else None
+_T, _M, _ROOM = Shape._fields.index("T"), Shape._fields.index("M"), len(Shape._fields)
+SIZES = _ROOM + len(Room._fields)
+_read_shape, _read_room, _write_sizes = reader(_ROOM), reader(SIZES - _ROOM), writer(SIZES)
 
-    def slices(array, spans):
-        return (array[spans[0] : spans[1]], *rest(array, spans[1:]))
 
-    def one_slice(array, spans):
-        return (array[spans[0] : spans[1]],)
+@device
+def told(sizes):
+    """Shape and Room, out of shared memory: what follows from them would otherwise be computed once, before all steps, and
+    stay in registers that there are not enough of."""
+    return Shape(*_read_shape(sizes, 0, 1)), Room(*_read_room(sizes, _ROOM, 1))
 
-    return device(slices if n > 1 else one_slice)
+
+@device
+def own_rows(q):
+    """The rows of this block's group: the first, and how many."""
+    first, end = q.N * cuda.blockIdx.y // cuda.gridDim.y, q.N * (cuda.blockIdx.y + 1) // cuda.gridDim.y
+    return first * q.B, (end - first) * q.B
 
 
 @cache
@@ -121,54 +125,54 @@ def reducers(threads):
 
         return device(reduce)
 
-    return reducer(lambda a, b: max(a, b)), reducer(lambda a, b: a + b)
+    return reducer(lambda a, b: a if a > b else b), reducer(lambda a, b: a + b)
 
 
 @cache
 def linear_of(tile, dtype, activation):
-    """A device function: out = f(W v + b) for this block's slice of the O outputs, of all rows."""
+    """A device function: out = f(W v + b) for this block's slice of the O outputs, of its group's rows."""
     product, load, rows, columns, base = product_of(tile, dtype), loader(dtype), tile.rows, tile.columns, tile.base
     function = functions(real_of(dtype))["tanh"] if activation == "tanh" else device(lambda x: x)
     zero = real_of(dtype)(0)
 
-    def linear(weights, w, b, O, K, room, v, v_step, R, out, pool):
-        first, own = slice_of(O)
+    def linear(q, weights, w, b, O, K, room, v, v_step, out, pool):
+        (first_row, R), (first, own) = own_rows(q), slice_of(O)
         j, r = cuda.threadIdx.x % columns, cuda.threadIdx.x // columns
         for r0 in range(0, R, rows):
             for u0 in range(0, own, columns):
-                product(weights[w:], first, O, own, u0, K, room, v + r0 * v_step, v_step, R - 1 - r0, pool)
+                v_at = v + (first_row + r0) * v_step
+                product(weights[w:], first, O, own, u0, K, room, v_at, v_step, R - 1 - r0, pool)
                 if r < rows and r0 + r < R and u0 + j < own:
                     n = first + u0 + j
                     bias = load(weights[b + n]) if b >= 0 else zero
-                    room[out + (r0 + r) * O + n] = function(pool[base + j * rows + r] + bias)
+                    room[out + (first_row + r0 + r) * O + n] = function(pool[base + j * rows + r] + bias)
 
     return device(linear)
 
 
 @cache
 def layer_of(name, tile, dtype):
-    """A device function: one step of a layer for this block's slice of the units, of all rows."""
+    """A device function: one step of a layer for this block's slice of the units, of its group's rows."""
     cell, real = REGISTRY[name], real_of(dtype)
     product, advance, load_gates = product_of(tile, dtype), text(cell.forward, real), reader(cell.n_gates, dtype)
     G, rows, columns, base, memory = cell.n_gates, tile.rows, tile.columns, tile.base, cell.memory
     gates_of, add = reader(G), adder(G)
 
     def layer(q, weights, w, I, room, v, v_step, at, index, y, y_step, pool):
-        R, H = q.N * q.B, q.H
-        first, own = slice_of(H)
+        H, (first_row, R), (first, own) = q.H, own_rows(q), slice_of(q.H)
         w_hh = w + G * H * I
         b_ih = w_hh + G * H * H
-        state = index * R * H
+        state = (index * q.N * q.B + first_row) * H
         j, r = cuda.threadIdx.x % columns, cuda.threadIdx.x // columns
         for r0 in range(0, R, rows):
             for u0 in range(0, own, columns):
-                last, row, unit = R - 1 - r0, min(r0 + r, R - 1), first + min(u0 + j, own - 1)
-                product(weights[w:], first, H, own, u0, I, room, v + r0 * v_step, v_step, last, pool)
+                last, unit = R - 1 - r0, first + min(u0 + j, own - 1)
+                product(weights[w:], first, H, own, u0, I, room, v + (first_row + r0) * v_step, v_step, last, pool)
                 x = gates_of(pool, base + (j * G * rows + r if r < rows else 0), rows)
                 product(weights[w_hh:], first, H, own, u0, H, room, at.h_before + state + r0 * H, H, last, pool)
                 if r < rows and r0 + r < R and u0 + j < own:
                     u = gates_of(pool, base + j * G * rows + r, rows)
-                    place = state + row * H + unit
+                    place = state + (r0 + r) * H + unit
                     x = add(x, load_gates(weights, b_ih + unit, H))
                     u = add(u, load_gates(weights, b_ih + G * H + unit, H))
                     h, c, _ = advance(x, u, room[(at.c_before if memory else at.h_before) + place])
@@ -176,7 +180,7 @@ def layer_of(name, tile, dtype):
                     if memory:
                         room[at.c + place] = c
                     if index == q.L - 1:
-                        room[y + row * y_step + unit] = h
+                        room[y + (first_row + r0 + r) * y_step + unit] = h
 
     return device(layer)
 
@@ -204,7 +208,7 @@ def attention_of(dtype, threads):
         return sum_
 
     @device
-    def scores(q, at, weights, keys, room, n, query, seen_at, to, length, pool):
+    def scores(q, at, scale, weights, keys, room, n, query, seen_at, to, length, pool):
         """The scores of a row's `length` steps -> room[to:]; a warp has one of them at a time."""
         thread = cuda.threadIdx.x
         for s0 in range(0, length, warps):
@@ -218,7 +222,7 @@ def attention_of(dtype, threads):
                 for lane in range(LANES):
                     sum_ += pool[thread * _PITCH + lane]
                 if q.v < 0:
-                    sum_ *= real(q.scale)
+                    sum_ *= real(scale)
                     if q.cover >= 0:
                         sum_ += room[seen_at + s0 + thread] * load(weights[q.cover])
                 room[to + s0 + thread] = sum_
@@ -239,12 +243,12 @@ def attention_of(dtype, threads):
             room[to + s] = room[to + s] / sum_ if s < length else zero
 
     @device
-    def attend(q, at, t, row, parent, length, weights, memory, room, pool):
+    def attend(q, at, scale, t, row, parent, length, weights, memory, room, pool):
         R, n, width = q.N * q.B, row // q.B, q.M + q.H
         query = at.query + row * q.K if q.query >= 0 else at.joined + row * width + q.M
         to = at.weights + (t * R + row) * q.S
         seen_at = at.coverage + (t * R + parent) * q.S
-        scores(q, at, weights, memory, room, n, query, seen_at, to, length, pool)
+        scores(q, at, scale, weights, memory, room, n, query, seen_at, to, length, pool)
         normalise(room, to, length, q.S, pool)
         if q.tracked:
             for s in range(cuda.threadIdx.x, q.S, threads):
@@ -269,66 +273,77 @@ def decoder(name, dtype, tiles, choice):
     cell, real, threads = REGISTRY[name], real_of(dtype), tile.threads
     real_type, load, memory_cell = np.dtype(real), loader(dtype), cell.memory
     layer, attend, choose = layer_of(name, cell_tile, dtype), attention_of(dtype, threads), chooser(choice, threads)
-    linear, linear_tanh, to_logits = linear_of(tile, dtype, ""), linear_of(tile, dtype, "tanh"), linear_of(output_tile, dtype, "")
-    tables_of, numbers_of, (largest, total) = sliced(_TABLES), sliced(_NUMBERS), reducers(threads)
+    linear, linear_tanh, to_logits = (
+        linear_of(tile, dtype, ""),
+        linear_of(tile, dtype, "tanh"),
+        linear_of(output_tile, dtype, ""),
+    )
+    largest, total = reducers(threads)
     zero, lowest, G = real(0), real(-math.inf), cell.n_gates
 
     @device
-    def begin(q, at, room, starts):
+    def begin(sizes, room, starts):
         """The first states, which all rows of a sentence share, and features and coverage of zero."""
-        R, size = q.N * q.B, q.N * q.H
+        q, at = told(sizes)
+        first, R = own_rows(q)
         for i in range(cuda.grid(1), q.L * R * q.H, cuda.gridsize(1)):
-            k, row, unit = i // (R * q.H), i // q.H % R, i % q.H
-            place = k * size + row // q.B * q.H + unit
-            room[at.h + i] = starts[place]
+            k, row, unit = i // (R * q.H), first + i // q.H % R, i % q.H
+            to, source = (k * q.N * q.B + row) * q.H + unit, (k * q.N + row // q.B) * q.H + unit
+            room[at.h + to] = starts[source]
             if memory_cell:
-                room[at.c + i] = starts[q.L * size + place]
+                room[at.c + to] = starts[q.L * q.N * q.H + source]
         for i in range(cuda.grid(1), R * q.fed, cuda.gridsize(1)):
-            room[at.features + i] = zero
+            room[at.features + first * q.fed + i] = zero
         if q.tracked:
             for i in range(cuda.grid(1), R * q.S, cuda.gridsize(1)):
-                room[at.coverage + i] = zero
+                room[at.coverage + first * q.S + i] = zero
 
     @device
-    def gather(q, at, t, weights, room, tokens, parents):
+    def gather(sizes, t, weights, room, tokens, parents):
         """What the step reads of the step before, in the places of the rows that go on with it."""
-        R, width = q.N * q.B, q.E + q.fed
+        q, at = told(sizes)
+        (first, R), width, rows = own_rows(q), q.E + q.fed, q.N * q.B
         for i in range(cuda.grid(1), R * width, cuda.gridsize(1)):
-            row, k = i // width, i % width
+            row, k = first + i // width, i % width
             if k < q.E:
-                room[at.x + i] = load(weights[tokens[t * R + row] * q.E + k])
+                value = load(weights[tokens[t * rows + row] * q.E + k])
             else:
-                room[at.x + i] = room[at.features + parents[t * R + row] * q.F + k - q.E]
+                value = room[at.features + parents[t * rows + row] * q.F + k - q.E]
+            room[at.x + row * width + k] = value
         for i in range(cuda.grid(1), q.L * R * q.H, cuda.gridsize(1)):
-            k, row, unit = i // (R * q.H), i // q.H % R, i % q.H
-            place = (k * R + parents[t * R + row]) * q.H + unit
-            room[at.h_before + i] = room[at.h + place]
+            k, row, unit = i // (R * q.H), first + i // q.H % R, i % q.H
+            to, source = (k * rows + row) * q.H + unit, (k * rows + parents[t * rows + row]) * q.H + unit
+            room[at.h_before + to] = room[at.h + source]
             if memory_cell:
-                room[at.c_before + i] = room[at.c + place]
+                room[at.c_before + to] = room[at.c + source]
 
     @device
-    def layers(q, at, weights, room, pool, flags):
-        w, I, v, v_step, R, width = q.layers, q.E + q.fed, at.x, q.E + q.fed, q.N * q.B, q.M + q.H
+    def layers(sizes, weights, room, pool, flags):
+        q, at = told(sizes)
+        w, I, v, v_step = q.layers, q.E + q.fed, at.x, q.E + q.fed
         for k in range(q.L):
-            layer(q, weights, w, I, room, v, v_step, at, k, at.joined + q.M, width, pool)
-            wait(flags, 0, cuda.gridDim.x)
+            layer(q, weights, w, I, room, v, v_step, at, k, at.joined + q.M, q.M + q.H, pool)
+            wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
             w += G * q.H * (I + q.H + 2)
-            I, v, v_step = q.H, at.h + k * R * q.H, q.H
+            I, v, v_step = q.H, at.h + k * q.N * q.B * q.H, q.H
 
     @device
-    def find_features(q, at, t, weights, memory, room, parents, source_length, pool, flags):
+    def find_features(sizes, scale, t, weights, memory, room, parents, source_length, pool, flags):
         """Attention, and what its context adds to the last layer's h."""
-        R, width = q.N * q.B, q.M + q.H
+        q, at = told(sizes)
+        (first, R), width = own_rows(q), q.M + q.H
         if q.query >= 0:
-            linear(weights, q.query, -1, q.K, q.H, room, at.joined + q.M, width, R, at.query, pool)
-            wait(flags, 0, cuda.gridDim.x)
-        for row in range(cuda.blockIdx.x, R, cuda.gridDim.x):
-            parent, length = parents[t * R + row], source_length[row // q.B]
-            attend(q, at, t, row, parent, length, weights, memory, room, pool)
-        wait(flags, 0, cuda.gridDim.x)
+            linear(q, weights, q.query, -1, q.K, q.H, room, at.joined + q.M, width, at.query, pool)
+            wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
+        for row in range(first + cuda.blockIdx.x, first + R, cuda.gridDim.x):
+            parent, length = parents[t * q.N * q.B + row], source_length[row // q.B]
+            attend(q, at, scale, t, row, parent, length, weights, memory, room, pool)
+        wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
+        q, at = told(sizes)
+        width = q.M + q.H
         bias = q.combine + q.F * width
-        linear_tanh(weights, q.combine, bias, q.F, width, room, at.joined, width, R, at.features, pool)
-        wait(flags, 0, cuda.gridDim.x)
+        linear_tanh(q, weights, q.combine, bias, q.F, width, room, at.joined, width, at.features, pool)
+        wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
 
     @device
     def log_sum(q, at, room, row, pool):
@@ -342,8 +357,15 @@ def decoder(name, dtype, tiles, choice):
         return np.float64(top) + math.log(np.float64(total(pool, sum_)))
 
     @device
-    def choose_tokens(q, at, w, room, pool):
-        for i in range(cuda.blockIdx.x, q.N, cuda.gridDim.x):
+    def find_logits(sizes, weights, room, pool):
+        q, at = told(sizes)
+        to_logits(q, weights, q.output, q.output + q.V * q.F, q.V, q.F, room, at.features, q.F, at.logits, pool)
+
+    @device
+    def choose_tokens(sizes, w, room, pool):
+        q, at = told(sizes)
+        first, R = own_rows(q)
+        for i in range(first // q.B + cuda.blockIdx.x, (first + R) // q.B, cuda.gridDim.x):
             if w.done[i] == 0:
                 for row in range(i * q.B, (i + 1) * q.B):
                     norm = log_sum(q, at, room, row, pool)
@@ -353,34 +375,37 @@ def decoder(name, dtype, tiles, choice):
             choose(w, i)
 
     @device
-    def all_done(q, done, pool):
-        left = zero
-        for i in range(cuda.threadIdx.x, q.N, threads):
+    def all_done(sizes, done, pool):
+        q, _ = told(sizes)
+        (first, R), left = own_rows(q), zero
+        for i in range(first // q.B + cuda.threadIdx.x, (first + R) // q.B, threads):
             if done[i] == 0:
                 left = real(1)
         return largest(pool, left) == zero
 
     @cuda.jit
-    def decode(q, at, integers, table_spans, number_spans, weights, memory, starts, room, tables, numbers, flags):
+    def decode(given, scale, integers, tables, numbers, weights, memory, starts, room, logits, coverage, flags):
         pool = cuda.shared.array(0, real_type)
-        logits, coverage = room[at.logits : at.weights], room[at.coverage : at.size]
-        known, doubles = tables_of(tables, table_spans), numbers_of(numbers, number_spans)
-        begin(q, at, room, starts)
-        wait(flags, 0, cuda.gridDim.x)
-        for t in range(q.T):
-            w = Words(*((t, logits, coverage) + known + integers + doubles))  # noqa: RUF005 (a form that compiles)
-            if all_done(q, w.done, pool):
+        sizes = cuda.shared.array(SIZES, np.int64)
+        if cuda.threadIdx.x == 0:
+            _write_sizes(sizes, 0, 1, given)
+        cuda.syncthreads()
+        T, attends = sizes[_T], sizes[_M] > 0
+        begin(sizes, room, starts)
+        wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
+        for t in range(T):
+            w = Words(*((t, logits, coverage) + tables + integers + numbers))  # noqa: RUF005 (a form that compiles)
+            if all_done(sizes, w.done, pool):
                 break
-            gather(q, at, t, weights, room, w.tokens, w.parents)
-            wait(flags, 0, cuda.gridDim.x)
-            layers(q, at, weights, room, pool, flags)
-            if q.M > 0:
-                find_features(q, at, t, weights, memory, room, w.parents, w.source_length, pool, flags)
-            bias = q.output + q.V * q.F
-            to_logits(weights, q.output, bias, q.V, q.F, room, at.features, q.F, q.N * q.B, at.logits, pool)
-            wait(flags, 0, cuda.gridDim.x)
-            choose_tokens(q, at, w, room, pool)
-            wait(flags, 0, cuda.gridDim.x)
+            gather(sizes, t, weights, room, w.tokens, w.parents)
+            wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
+            layers(sizes, weights, room, pool, flags)
+            if attends:
+                find_features(sizes, scale, t, weights, memory, room, w.parents, w.source_length, pool, flags)
+            find_logits(sizes, weights, room, pool)
+            wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
+            choose_tokens(sizes, w, room, pool)
+            wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
 
     return decode
 
@@ -388,12 +413,11 @@ def decoder(name, dtype, tiles, choice):
 @cache
 def follower():
     """The kernel that follows every hypothesis of a beam search back to its beginning: `follow` of choices.py."""
-    follow, tables_of, numbers_of = text_of_choice("follow"), sliced(_TABLES), sliced(_NUMBERS)
+    follow = text_of_choice("follow")
 
     @cuda.jit
-    def follow_back(integers, table_spans, number_spans, nothing, tables, numbers):
-        known, doubles = tables_of(tables, table_spans), numbers_of(numbers, number_spans)
-        w = Words(*((0, nothing, nothing) + known + integers + doubles))  # noqa: RUF005
+    def follow_back(integers, tables, numbers, nothing):
+        w = Words(*((0, nothing, nothing) + tables + integers + numbers))  # noqa: RUF005
         for i in range(cuda.grid(1), w.N, cuda.gridsize(1)):
             follow(w, i, i + 1)
 

@@ -9,18 +9,18 @@ from fastrnn.cuda import decode, devices, gemm, moves
 from fastrnn.cuda.call import Call
 from fastrnn.cuda.choosing import integers_of
 from fastrnn.cuda.kinds import dtype_of
-from fastrnn.cuda.plan import STREAMED, Cut, Form
+from fastrnn.cuda.plan import Map, decoding_cut
 from fastrnn.cuda.product import Tile
 from fastrnn.cuda.scalars import real_name
-from fastrnn.cuda.target import ELEMENTWISE, ITEM, backward_tiles, forward_tiles
+from fastrnn.cuda.target import ELEMENTWISE, backward_tiles, forward_tiles
 
 
 class Parameters:
     """A decoder's parameters on a device: `weights`, all of them, and w_m, what the memory goes through to be keys."""
 
-    def __init__(self, cell, table, layers, attention, combine, output, convert):
-        """table : (V, E); layers : Weights; attention : its arrays by name; combine, output : (weight, bias) or None;
-        convert : a function that brings an array to the device"""
+    def __init__(self, cell, table, layers, attention, scale, combine, output, convert):
+        """table : (V, E); layers : Weights; attention : its arrays by name; scale : of the scores of dots
+        combine, output : (weight, bias) or None; convert : a function that brings an array to the device"""
         E, H = table.shape[1], layers[0].w_hh.shape[1]
         parts = {"table": [table], "layers": [array for weights in layers for array in weights]}
         parts |= {"query": [attention.get("w_q")], "v": [attention.get("v")], "cover": [attention.get("coverage")]}
@@ -30,7 +30,7 @@ class Parameters:
             starts[name] = -1 if arrays[0] is None else at
             at += sum(array.size for array in arrays if array is not None)
         flat = [array.ravel() for arrays in parts.values() for array in arrays if array is not None]
-        self.cell, self.weights = cell, convert(np.concatenate(flat))
+        self.cell, self.scale, self.weights = cell, scale, convert(np.concatenate(flat))
         self.w_m = convert(attention["w_m"]) if "w_m" in attention else None
         M = combine[0].shape[1] - H if combine else 0
         of_query = attention.get("w_q")
@@ -40,11 +40,11 @@ class Parameters:
             "fed": layers[0].w_ih.shape[1] - E, **{name: starts[name] for name in decode.Shape._fields if name in starts},
         }  # fmt: skip
 
-    def shape(self, N: int, B: int, T: int, S: int, tracked: bool, scale: float) -> decode.Shape:
+    def shape(self, N: int, B: int, T: int, S: int, tracked: bool) -> decode.Shape:
         """Of a decoding of N sentences with B rows each, T steps at most, on a memory of S."""
         tracked = tracked or self._shape["cover"] >= 0
         values = 0 if self.w_m is None else S * N * self._shape["K"]
-        return decode.Shape(N=N, B=B, T=T, S=S, values=values, tracked=int(tracked), scale=scale, **self._shape)
+        return decode.Shape(N=N, B=B, T=T, S=S, values=values, tracked=int(tracked), **self._shape)
 
     def memory(self, memory: Any) -> Any:
         """Keys and values of a memory (S, N, M), in the type of sums."""
@@ -92,54 +92,59 @@ def starts(states: Any, D: int, sources: list[int | None], maps: list[Any], acti
     return into
 
 
-def _tile(tiles: list[Tile], units: int, rows: int) -> Tile:
-    """Of the tiles with so many units a warp: the smallest with as many rows, or the largest."""
-    fitting = sorted((tile for tile in tiles if tile.units == units), key=lambda tile: tile.rows)
-    return next((tile for tile in fitting if tile.rows >= rows), fitting[-1])
+def tiles_of(name: str, dtype: str, choice: str, rows: int) -> tuple[Tile, Tile, Tile]:
+    """Of a layer, of the linear maps, of one to many outputs: for so many rows, but not more than registers are left for."""
+    rows = min(rows, 1 if dtype == "float64" or choice == "sample" else 2)
+
+    def tile(tiles: list[Tile], units: int) -> Tile:
+        return max((one for one in tiles if one.units == units and one.rows <= rows), key=lambda one: one.rows)
+
+    maps = backward_tiles(dtype)
+    return tile(forward_tiles(name, dtype), 1), tile(maps, 1), tile(maps, 4)
 
 
-class Decoded:
-    """A decoding that was carried out: its words on the device, where arrays of the caller's kind begin and end."""
+def _maps(name: str, dtype: str, choice: str, q: decode.Shape, blocks: int) -> tuple[Map, ...]:
+    """The products of a step: of a layer, of the linear maps, to logits."""
+    cells, tile, wide = tiles_of(name, dtype, choice, q.N * q.B)
+    to_logits = wide if blocks * tile.columns < q.V else tile
+    return Map(cells, q.H, q.E + q.fed + q.H), Map(tile, q.F, q.M + q.H), Map(to_logits, q.V, q.F)
+
+
+class Run:
+    """A decoding, launched: all its steps, and what they have found."""
 
     def __init__(self, parameters, q, choice, words, memory, first):
         """q : a Shape; words : what choices.py reads, on the host; memory, first : of `Parameters.memory` and `starts`"""
         self._call = call = Call(parameters.weights)
         self._dtype = dtype = dtype_of(parameters.weights)
-        self.q, at, real = q, decode.room_of(q), real_name(dtype)
-        self._integers, self._at = integers_of(words), at
-        self._tables, self._table_spans = self._placed(words, choices.TABLES, np.int64)
-        self._numbers, self._number_spans = self._placed(words, choices.NUMBERS, np.float64)
-        self._room = call.room(at.size, real)
-        R = q.N * q.B
-        limit = devices.limits(call.number)
-        cells, maps = forward_tiles(parameters.cell.name, dtype), backward_tiles(dtype)
-        tile = _tile(maps, 1, R)
-        wide = _tile(maps, 4, R) if q.V > limit.blocks * tile.columns else tile
-        tiles = _tile(cells, 1, R), tile, wide
-        shared = max(t.room for t in tiles) * ITEM[real]
-        blocks = min(limit.blocks, -(-max(q.V, q.H, q.F) // tile.columns))
-        nothing = self._room[:1]
+        self.q, self._at, name, limit = q, decode.room_of(q), parameters.cell.name, devices.limits(call.number)
+        self._integers = integers_of(words)
+        self._tables = self._placed(words, choices.TABLES, np.int64)
+        self._numbers = self._placed(words, choices.NUMBERS, np.float64)
+        self._room = call.room(self._at.size, real_name(dtype))
+        maps = _maps(name, dtype, choice, q, limit.blocks)
         call.launch_loop(
-            decode.decoder(parameters.cell.name, dtype, tiles, choice), Cut(blocks, 1, Form(tile, STREAMED, 0), shared),
-            q, at, self._integers, self._table_spans, self._number_spans, call.flat(parameters.weights),
-            nothing if memory is None else memory, first, self._room, call.view(self._tables), call.view(self._numbers),
-            call.flags,
+            decode.decoder(name, dtype, tuple(one.tile for one in maps), choice),
+            decoding_cut(limit, dtype, maps, q.N, q.B), (*q, *self._at), parameters.scale, *self._words(),
+            call.flat(parameters.weights), self._room if memory is None else memory, first, self._room,
+            self._room[self._at.logits :], self._room[self._at.coverage :], call.flags,
         )  # fmt: skip
 
     def _placed(self, words, names, dtype):
-        """The arrays of those names, one behind the other, on the device, and where each begins."""
+        """The arrays of those names, on the device: one behind the other, which is one copy."""
         arrays = [np.asarray(words[name], dtype).ravel() for name in names]
-        spans = tuple(np.cumsum([0] + [array.size for array in arrays]).tolist())
-        like = self._call.empty((1,), np.dtype(dtype).name)
-        return self._call.kind.from_host(np.concatenate(arrays), like), spans
+        ends = np.cumsum([array.size for array in arrays]).tolist()
+        there = self.placed(np.concatenate(arrays))
+        return {name: there[end - array.size : end] for name, array, end in zip(names, arrays, ends, strict=True)}
+
+    def _words(self):
+        """What choices.py reads, as kernels see it."""
+        tables, numbers = (tuple(map(self._call.view, arrays.values())) for arrays in (self._tables, self._numbers))
+        return self._integers, tables, numbers
 
     def array(self, name: str) -> Any:
         """One of the words, flat, on the device."""
-        if name in choices.TABLES:
-            k = choices.TABLES.index(name)
-            return self._tables[self._table_spans[k] : self._table_spans[k + 1]]
-        k = choices.NUMBERS.index(name)
-        return self._numbers[self._number_spans[k] : self._number_spans[k + 1]]
+        return (self._tables if name in self._tables else self._numbers)[name]
 
     def host(self, name: str) -> Any:
         """The same on the host."""
@@ -153,10 +158,7 @@ class Decoded:
     def follow(self) -> None:
         """Every hypothesis followed back: words `found` and `at`."""
         call = self._call
-        call.launch(
-            decode.follower(), -(-self.q.N // ELEMENTWISE), ELEMENTWISE, self._integers, self._table_spans,
-            self._number_spans, self._room[:1], call.view(self._tables), call.view(self._numbers),
-        )  # fmt: skip
+        call.launch(decode.follower(), -(-self.q.N // ELEMENTWISE), ELEMENTWISE, *self._words(), self._room)
 
     def attention(self, T: int, length: Any, F: int, following: bool) -> Any:
         """The weights (T, N, F, S) of N F hypotheses of those lengths; following : whether `follow` says in which rows."""

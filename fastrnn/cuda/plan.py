@@ -48,6 +48,32 @@ def backward_cut(limit: Limits, dtype: str, N: int, H: int, K: int) -> Cut:
     return _best(limit, backward_tiles(dtype), dtype, N, H, K)
 
 
+class Map(NamedTuple):
+    """A product of a decoder's step: K terms to `outputs`."""
+
+    tile: Tile
+    outputs: int
+    K: int
+
+
+@lru_cache(1024)
+def decoding_cut(limit: Limits, dtype: str, maps: tuple[Map, ...], N: int, B: int) -> Cut:
+    """For N sentences of B rows: groups have sentences of their own, and each slice a part of every product's outputs."""
+    best, shared = None, max(one.tile.room for one in maps) * ITEM[real_name(dtype)]
+    most = max(-(-one.outputs // one.tile.columns) for one in maps)
+    for groups in range(1, min(limit.blocks, N) + 1):
+        slices = min(limit.blocks // groups, most)
+        cuts = [Cut(slices, groups, Form(one.tile, STREAMED, 0), shared) for one in maps]
+        clocks = sum(
+            _clocks(cut, dtype, -(-one.outputs // slices), -(-N // groups) * B, one.K)
+            for cut, one in zip(cuts, maps, strict=True)
+        )
+        if best is None or clocks < best[0]:
+            best = clocks, cuts[0]
+    assert best is not None
+    return best[1]
+
+
 def _best(limit: Limits, tiles: list[Tile], dtype: str, N: int, H: int, K: int) -> Cut:
     """The cut of least estimated time for a step."""
     found = []

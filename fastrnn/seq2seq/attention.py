@@ -82,6 +82,11 @@ class Attention(Parameterised):
     def _shapes(self):
         return self._wanted
 
+    @property
+    def scale(self) -> float:
+        """What a product of query and key is multiplied by."""
+        return self.query_size**-0.5 if self.kind == "scaled_dot" else 1.0
+
     def __repr__(self) -> str:
         return f"Attention({self.kind!r}, {self.query_size}, {self.memory_size}, size={self.size}, coverage={self.coverage})"
 
@@ -119,8 +124,7 @@ class Attention(Parameterised):
         return SimpleNamespace(
             memory=memory, keys=mapped(arrays.get("w_m")), values=mapped(through), maps=maps, lengths=np.empty(N, np.intp),
             v=arrays.get("v"), cover=arrays.get("coverage"),
-            scale=self.query_size**-0.5 if self.kind == "scaled_dot" else 1.0, coverage=None, parents=None,
-            together=together,
+            scale=self.scale, coverage=None, parents=None, together=together,
         )  # fmt: skip
 
     def fill(self, held: SimpleNamespace, memory: Array, lengths: Array | None) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.arrays import as_lengths, on_device
+from fastrnn import arrays
 from fastrnn.backend import place_of
 from fastrnn.cells import REGISTRY
 from fastrnn.seq2seq.search import Decoded, Rules, Search
@@ -20,7 +20,7 @@ class OnDevice(Search):
         self._model, self.decoder, self._convert = model, model.decoder, convert
         self.bos, self.eos, self.pad = model.bos, model.eos, model.pad
         self._table = convert(model.encoder.embedding.table())
-        if not on_device(self._table):
+        if not arrays.on_device(self._table):
             raise TypeError(f"convert: got a function that gives {type(self._table).__name__}, wanted arrays on a device")
         self._place = place_of("convert", self._table)
         self.dtype = self._place.arrays.type_of(self._table)
@@ -32,8 +32,8 @@ class OnDevice(Search):
         self.parameters = decoding.Parameters(
             REGISTRY[decoder.rnn._cell], decoder.embedding.table(),
             [decoder.rnn._weights(k, 0) for k in range(decoder.rnn.num_layers)],
-            attention.arrays() if attention else {}, decoder.combine.arrays() if attention else None,
-            decoder.output.arrays(), convert,
+            attention.arrays() if attention else {}, attention.scale if attention else 1.0,
+            decoder.combine.arrays() if attention else None, decoder.output.arrays(), convert,
         )  # fmt: skip
 
     def _take(self, key):
@@ -45,7 +45,7 @@ class OnDevice(Search):
         S, N = source.shape
         if N == 0:
             raise ValueError(f"source: got shape {tuple(source.shape)}, wanted at least one sentence")
-        lengths = as_lengths(there.to_host(lengths) if on_device(lengths) else lengths, N, S, "source_lengths")
+        lengths = arrays.as_lengths(there.to_host(lengths) if arrays.on_device(lengths) else lengths, N, S, "source_lengths")
         memory, state = self._layers(self._work.embed(self._table, source), lengths=lengths)
         states = state if isinstance(state, tuple) else (state,)
         first = self._work.starts(states, encoder.directions, bridge._sources(), self._maps, bridge.kind)
@@ -67,10 +67,8 @@ class Decoding(Rules):
             model, N, B, T, norm=np.zeros(N * B), candidate=np.zeros((N, 2 * B)),
             candidate_row=np.zeros((N, 2 * B), np.intp), candidate_token=np.zeros((N, 2 * B), np.intp), S=S,
         )  # fmt: skip
-        attention = model.decoder.attention
-        self.attends = attention is not None
-        scale = attention.query_size**-0.5 if attention and attention.kind == "scaled_dot" else 1.0
-        self.shape = model.parameters.shape(N, B, T, S, covered, scale)
+        self.attends = model.decoder.attention is not None
+        self.shape = model.parameters.shape(N, B, T, S, covered)
 
     def start(self, first, memory, lengths, *rules) -> None:
         """What is decoded, and the rules."""
@@ -84,11 +82,11 @@ class Decoding(Rules):
             words |= {"found": np.full(found, self.model.pad, np.intp), "at": np.zeros(found, np.intp)}
         self.words |= words | {"F": F}
         work, parameters = self.model._work, self.model.parameters
-        self.done_on_device = work.Decoded(parameters, self.shape, text.__name__, self.words, self.memory, self.first)
+        self.ran = work.Run(parameters, self.shape, text.__name__, self.words, self.memory, self.first)
 
     def one_each(self) -> Decoded:
         """The result of a search that keeps one hypothesis a sentence."""
-        ran, N = self.done_on_device, self.N
+        ran, N = self.ran, self.N
         length = ran.host("length")
         T = int(length.max(initial=0))
         tokens = ran.array("tokens")[N : (T + 1) * N].reshape(T, N)
@@ -97,7 +95,7 @@ class Decoding(Rules):
 
     def several_each(self, F: int) -> Decoded:
         """The result of a beam search."""
-        ran, N = self.done_on_device, self.N
+        ran, N = self.ran, self.N
         ran.follow()
         known = np.arange(F) < ran.host("count")[:, None]
         length = np.where(known, ran.host("final_step").reshape(N, F), 0)
@@ -105,4 +103,4 @@ class Decoding(Rules):
         tokens = ran.array("found")[: T * N * F].reshape(T, N, F)
         attention = ran.attention(T, length, F, True) if self.attends else None
         scores, log_p = (np.where(known, ran.host(name).reshape(N, F), -np.inf) for name in ("final", "final_log_p"))
-        return Decoded(tokens, *map(ran.placed, (length, scores, log_p)), attention)
+        return Decoded(tokens, ran.placed(length), ran.placed(scores), ran.placed(log_p), attention)

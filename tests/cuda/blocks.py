@@ -113,7 +113,7 @@ def _launch(kernel, *args):
     if isinstance(getcurrent(), _Thread):
         return kernel.fn(*args)  # a device function
     grid = (*kernel.grid_dim, 1, 1)[:3]
-    args = [getattr(a, "_ary", a) for a in args]
+    args = [tuple(getattr(b, "_ary", b) for b in a) if type(a) is tuple else getattr(a, "_ary", a) for a in args]
     blocks = [
         _Block(kernel.fn, args, grid, (x, y, z), kernel.block_dim[0], kernel.dynshared_size)
         for x in range(grid[0]) for y in range(grid[1]) for z in range(grid[2])

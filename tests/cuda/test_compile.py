@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,8 +10,10 @@ import pytest
 from numba import cuda
 from numba.cuda import types
 
+from fastrnn import choices
 from fastrnn.cells import REGISTRY
-from fastrnn.cuda import gemm, loops, moves, plan, target
+from fastrnn.cuda import choosing, decode, gemm, loops, moves, plan, target
+from fastrnn.cuda.decoding import tiles_of
 from fastrnn.cuda.rows import Loop
 from fastrnn.cuda.scalars import real_name
 
@@ -28,6 +30,8 @@ BUDGET = {
     "multiply128": (192, 8448),
     "finish": (48, 0),
     "move": (48, 0),
+    "decode": (255, 4352),
+    "follow": (64, 0),
 }
 BUDGET |= {"multiply64_float64": (160, 16896), "multiply128_float64": (255, 16896)}
 DYNAMIC = 64 << 10  # bytes of shared memory for the sums of a loop: what the smallest device here has
@@ -75,6 +79,25 @@ def strided(q, stored, real, table, flags):
     yield "backward-strided", "backward", loops.backward("lstm", dtype, back), arguments
 
 
+def decoders(dtype, stored, real):
+    """A decoder of each cell and choice; three numbers for what integers, tables and numbers a text of choices.py reads."""
+    words = (
+        types.UniTuple(I64, len(choosing.FIXED)), types.UniTuple(array("int64"), len(choices.TABLES)),
+        types.UniTuple(array("float64"), len(choices.NUMBERS)),
+    )  # fmt: skip
+    arguments = (types.UniTuple(I64, decode.SIZES), types.float64, *words, stored, *[real] * 5, array("int64"))
+    for cell, choice in product(REGISTRY, ("greedy", "sample", "beam")):
+        for rows in (1, 2):
+            cells, tile, wide = tiles_of(cell, dtype, choice, rows)
+            kernel = decode.decoder(cell, dtype, (cells, tile, tile if rows == 1 else wide), choice)
+            yield f"decode-{cell}-{choice}-rows{rows}", "decode", kernel, arguments
+    yield "follow", "follow", decode.follower(), (*words, real)
+    yield "attended", "move", decode.attended(dtype), (*[I64] * 4, real, array("int64"), I64, array("int64"), stored)
+    yield "embed", "move", moves.embed(dtype), (I64, I64, stored, array("int64"), stored)
+    yield "join", "move", moves.join(dtype), (*[I64] * 4, stored, real, I64)
+    yield "activate", "move", moves.activate(real.dtype.name, "tanh"), (I64, real)
+
+
 def kernels(dtype):
     """(name, kind, kernel, types of its arguments) of all kernels for a type of storage."""
     q, table, flags, real, stored = told(Loop), array("int64"), array("int64"), sums(dtype), array(dtype)
@@ -103,6 +126,7 @@ def kernels(dtype):
     if dtype == "float32":
         yield from strided(q, stored, real, table, flags)
     yield "transpose", "move", moves.transpose(dtype), (I64, I64, stored, stored)
+    yield from decoders(dtype, stored, real)
     yield "combine", "move", moves.combine(dtype, moves.SUM), (I64, stored, stored, stored)
 
 
@@ -137,7 +161,13 @@ def check(found, kind, dtype, threads):
 
 
 FOUND = {(dtype, name): rest for dtype in DTYPES for name, *rest in kernels(dtype)}
-THREADS = {"forward": 32 * target.WARPS, "backward": 32 * target.WARPS, "multiply64": 256, "multiply128": 256}
+THREADS = {
+    "forward": 32 * target.WARPS,
+    "decode": 32 * target.WARPS,
+    "backward": 32 * target.WARPS,
+    "multiply64": 256,
+    "multiply128": 256,
+}
 
 
 def within_budget(dtype, name, capability, folder, monkeypatch):
@@ -148,6 +178,8 @@ def within_budget(dtype, name, capability, folder, monkeypatch):
 
 def brief(dtype, name, capability):
     """Whether it is among those that every run of the continuous integration compiles; a minute's worth of each device."""
+    if name.startswith("decode"):
+        return dtype == "float32" and "-rows2" in name and "rnn" not in name and capability[0] >= 9
     largest = "-rows1" not in name
     if capability == (9, 0):
         return dtype == "float32" or (largest and "streamed" not in name)

@@ -107,6 +107,20 @@ def test_other_types(device, dtype):
     np.testing.assert_allclose(host(got.scores), want.scores, rtol=1e-2 if dtype == "float16" else 1e-4)
 
 
+@pytest.mark.parametrize("search", ["greedy", "beam_search"])
+def test_a_sentence_has_the_same_bits_in_every_batch(device, search):
+    frozen, source, lengths = build(**COVERED).freeze(device.to_device), sources(N=7), [4, 6, 1, 0, 3, 5, 6]
+    decode = lambda chosen: getattr(frozen, search)(  # noqa: E731
+        device.to_device(np.ascontiguousarray(source[:, chosen])), np.take(lengths, chosen), max_length=4
+    )
+    together = decode(range(7))
+    for n in (0, 3, 6):
+        alone, T = decode([n]), int(host(decode([n]).lengths).max())
+        np.testing.assert_array_equal(host(alone.scores)[0], host(together.scores)[n])
+        np.testing.assert_array_equal(host(alone.tokens)[:, 0], host(together.tokens)[:T, n])
+        np.testing.assert_array_equal(host(alone.attention)[:, 0], host(together.attention)[:T, n])
+
+
 def test_a_frozen_model_keeps_its_weights(device):
     model = build(**ATTENDING)
     frozen, source = model.freeze(device.to_device), device.to_device(sources())

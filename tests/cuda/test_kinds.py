@@ -40,7 +40,7 @@ def cupy(device, monkeypatch):
     from fastrnn.cuda import kinds
 
     module = ModuleType("cupy")
-    module.empty = lambda shape, dtype: np.full(shape, np.nan, dtype).view(ndarray)
+    module.empty = lambda shape, dtype: np.full(shape, np.nan if "f" in np.dtype(dtype).str else -99, dtype).view(ndarray)
     module.asarray = lambda x, dtype=None: np.array(x, dtype).view(ndarray)
     module.ascontiguousarray = lambda x: np.ascontiguousarray(x).view(ndarray)
     module.zeros = lambda shape, dtype: np.zeros(shape, dtype).view(ndarray)
@@ -104,6 +104,19 @@ def test_a_tensor_that_requires_a_gradient_is_refused(cupy):
     x.requires_grad = True
     with pytest.raises(TypeError, match=r"x: got a tensor that requires a gradient, wanted one without: x\.detach\(\)"):
         fr.rnn(x, x, x)
+
+
+def test_decoded_arrays_are_of_the_kind_that_the_weights_were_brought_to(cupy):
+    model = fr.Seq2Seq(9, 12, 5, 8, attention="general", input_feeding=True, dtype=np.float64, rng=0)
+    source = np.random.default_rng(0).integers(0, 9, (6, 3))
+    frozen, lengths = model.freeze(cupy.asarray), cupy.asarray([6, 2, 4])
+    for search in ("greedy", "beam_search"):
+        got = getattr(frozen, search)(cupy.asarray(source).T.copy().T, lengths, max_length=4)
+        want = getattr(model, search)(source, [6, 2, 4], max_length=4)
+        for name, value in vars(want).items():
+            found = getattr(got, name)
+            assert type(found) is ndarray, name
+            np.testing.assert_allclose(np.array(found), value, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def test_the_example_trains_on_either(cupy):
