@@ -77,48 +77,46 @@ def caches() -> dict[str, int]:
 @cache
 def measure(dtype: str, threads: int) -> Limits:
     """Measure them: three seconds or so."""
+    from fastrnn.cpu.target import lanes, panels_at_once, tile_rows
+
     held = caches()
     # a cache that threads share holds a part for each
     sizes = {"L1": held["L1"], "L2": held["L2"], "L3": held["L3"] // threads}
     item = np.dtype(dtype).itemsize
-    peak = _best(dtype, threads, _DEPTH, stream=False)
-    flops = 2 * peak.rows * peak.columns * _DEPTH * threads / peak.seconds
+    line, rows = 4 * lanes(dtype), tile_rows(4)
+    flops = 2 * rows * line * _DEPTH * threads / _best(dtype, threads, rows, _DEPTH)
     bandwidth = {}
     # half of a level is well inside it; what a host's tenants share may be large: weights are not; beyond the last: memory
     probes = {name: min(size // 2, _MOST) for name, size in sizes.items()} | {"memory": min(2 * held["L3"], 128 << 20)}
     for name, size in probes.items():
-        depth = max(1, size // (peak.columns * item))
-        bandwidth[name] = depth * peak.columns * item * threads / _best(dtype, threads, depth, stream=True).seconds
+        depth = max(1, size // (panels_at_once(1) * line * item))
+        read = depth * panels_at_once(1) * line * item
+        bandwidth[name] = read * threads / _best(dtype, threads, 1, depth)
     return Limits(dtype, threads, flops, sizes | {"memory": 1 << 62}, bandwidth)
 
 
-@dataclass(frozen=True)
-class _Probe:
-    seconds: float  # of one product
-    rows: int
-    columns: int
+def _best(dtype: str, threads: int, rows: int, depth: int) -> float:
+    """Seconds of one product, of the quickest of several turns: the limit is what the machine can do undisturbed.
 
-
-def _best(dtype: str, threads: int, depth: int, stream: bool) -> _Probe:
-    """The quickest of several turns of one product: the limit is what the machine can do undisturbed."""
+    rows : one, which reads `depth` terms of several panels, or as many as a tile has
+    """
     from fastrnn.cpu import compiled
     from fastrnn.cpu.memory import Block, Layout
-    from fastrnn.cpu.probe import PROBE
-    from fastrnn.cpu.target import lanes, tile_rows
+    from fastrnn.cpu.probe import NAME, PROBE
+    from fastrnn.cpu.target import lanes, panels_at_once
     from fastrnn.cpu.threads import launch
 
-    L = lanes(dtype)
-    rows, columns = (1, 4 * L) if stream else (tile_rows(4), 4 * L)
-    size = depth * columns if stream else columns
+    line = 4 * lanes(dtype)
+    size = depth * line if rows == 1 else line
     block = Block(Layout({
-        "a": ((depth,), dtype), "b": ((threads * size,), dtype), "zero": ((columns,), dtype),
-        "c": ((threads * 32 * L,), dtype), "offsets": ((8,), "intp"),
+        "a": ((depth,), dtype), "b": ((threads * panels_at_once(1) * size,), dtype), "zero": ((2 * line,), dtype),
+        "c": ((threads * 8 * line,), dtype), "offsets": ((8,), "intp"),
     }))  # fmt: skip
     for name in ("a", "b", "zero", "offsets"):
         block[name][...] = 0
     task = compiled.task(
-        "probe", "", dtype, PROBE, **{name: block.at(name) for name in ("a", "b", "zero", "c", "offsets")},
-        rows=rows, depth=depth, b_step=columns if stream else 0, repeats=1, apart=size,
+        "probe", NAME, dtype, PROBE, **{name: block.at(name) for name in ("a", "b", "zero", "c", "offsets")},
+        rows=rows, depth=depth, repeats=1, apart=size,
     )  # fmt: skip
 
     def run(repeats: int) -> float:
@@ -135,4 +133,4 @@ def _best(dtype: str, threads: int, depth: int, stream: bool) -> _Probe:
     for _ in range(_TURNS):
         turns.append(run(repeats))
         time.sleep(_PAUSE)
-    return _Probe(min(turns), rows, columns)
+    return min(turns)
