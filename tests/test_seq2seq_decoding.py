@@ -438,6 +438,16 @@ def test_rules(search, how):
                 assert len(set(grams)) == len(grams)
 
 
+def test_a_prefix_of_no_tokens_changes_nothing():
+    model = build(0, **ATTENDING)
+    for search in ("greedy", "beam_search"):
+        found, want = (
+            getattr(model, search)(sources(), LENGTHS, max_length=4, prefix=prefix).tokens
+            for prefix in (np.zeros((0, N), int), None)
+        )
+        np.testing.assert_array_equal(found, want)
+
+
 def test_a_prefix_may_hold_the_end_or_be_longer_than_allowed():
     model, prefix = build(0, **ATTENDING), np.array([[3, 4, 5], [EOS, 4, 5], [6, 4, 5], [6, 4, 5]])
     for search, how in SEARCHES:

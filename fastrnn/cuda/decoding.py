@@ -62,6 +62,7 @@ class Parameters:
 def embed(table: Any, tokens: Any) -> Any:
     """Rows of a table (V, E) for tokens (S, N): (S, N, E)."""
     (S, N), E = tokens.shape, table.shape[1]
+    Call(tokens)  # which are on the device in use as well
     call, dtype = Call(table), dtype_of(table)
     x, n = call.empty((S, N, E), dtype), S * N * E
     call.each(moves.embed(dtype), n, n, E, call.flat(table), call.flat(tokens), call.flat(x))
@@ -110,6 +111,9 @@ def _maps(name: str, dtype: str, choice: str, q: decode.Shape, blocks: int) -> t
     return Map(cells, q.H, q.E + q.fed + q.H), Map(tile, q.F, q.M + q.H), Map(to_logits, q.V, q.F)
 
 
+_SCRATCH = ("heap", "history")  # tables that are written before they are read, and may be large
+
+
 class Run:
     """A decoding, launched: all its steps, and what they have found."""
 
@@ -132,10 +136,11 @@ class Run:
 
     def _placed(self, words, names, dtype):
         """The arrays of those names, on the device: one behind the other, which is one copy."""
-        arrays = [np.asarray(words[name], dtype).ravel() for name in names]
+        arrays = [np.asarray(() if name in _SCRATCH else words[name], dtype).ravel() for name in names]
         ends = np.cumsum([array.size for array in arrays]).tolist()
         there = self.placed(np.concatenate(arrays))
-        return {name: there[end - array.size : end] for name, array, end in zip(names, arrays, ends, strict=True)}
+        found = {name: there[end - array.size : end] for name, array, end in zip(names, arrays, ends, strict=True)}
+        return found | {name: self._call.empty((words[name].size,), "int64") for name in _SCRATCH if name in found}
 
     def _words(self):
         """What choices.py reads, as kernels see it."""

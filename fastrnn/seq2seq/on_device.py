@@ -27,7 +27,7 @@ class OnDevice(Search):
         from fastrnn.cuda import decoding
 
         self._work, decoder, attention = decoding, model.decoder, model.decoder.attention
-        self._layers = copy.deepcopy(model.encoder.rnn).convert(convert)
+        self._layers = copy.deepcopy(model.encoder.rnn).convert(lambda p: convert(np.ascontiguousarray(p)))
         self._maps = [tuple(map(convert, linear.arrays())) for linear in model.bridge._maps.values()]
         self.parameters = decoding.Parameters(
             REGISTRY[decoder.rnn._cell], decoder.embedding.table(),

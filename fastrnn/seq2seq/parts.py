@@ -25,8 +25,8 @@ def as_tokens(name: str, value: Any, size: int, shape: tuple[int | str, ...] = (
 
 def until(tokens: Array, pad: int) -> Array:
     """How many tokens of each column of (T, N) stand before the first `pad`."""
-    ended = tokens == pad
-    return np.where(ended.any(0), ended.argmax(0), len(tokens))
+    ended = np.concatenate([tokens == pad, np.ones((1, tokens.shape[1]), bool)])
+    return ended.argmax(0)
 
 
 def every(array: Array, T: int) -> Array:

@@ -75,6 +75,18 @@ def test_a_prefix(device):
     same(device, build(**ATTENDING), "greedy", sources(), LENGTHS, prefix=prefix, max_length=5, ngram=1)
 
 
+def test_a_prefix_of_no_tokens(device):
+    same(device, build(), "greedy", sources(), LENGTHS, prefix=np.zeros((0, 3), int), max_length=3)
+
+
+def test_transposed_weights(device):
+    model = build(**COVERED)
+    for name, value in model.params.items():
+        if value.ndim == 2:
+            model.params[name] = np.asfortranarray(value)
+    same(device, model, "greedy", sources(), LENGTHS, max_length=3)
+
+
 def test_equal_logits_are_taken_as_they_lie(device):
     model = build(**ATTENDING)
     for name in ("weight", "bias"):
