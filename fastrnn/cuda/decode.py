@@ -19,13 +19,12 @@ import numpy as np
 from numba import cuda
 
 from fastrnn.cells import REGISTRY
+from fastrnn.cuda.attention import attention_of, reducers
 from fastrnn.cuda.choosing import Words, chooser
 from fastrnn.cuda.choosing import text as text_of_choice
 from fastrnn.cuda.loops import slice_of
-from fastrnn.cuda.product import LANES, product_of, wait
-from fastrnn.cuda.scalars import adder, device, functions, loader, reader, real_of, storer, text, writer
-
-_PITCH = LANES + 1
+from fastrnn.cuda.product import product_of, wait
+from fastrnn.cuda.scalars import adder, device, functions, loader, reader, real_of, text, writer
 
 
 class Shape(NamedTuple):
@@ -104,31 +103,6 @@ def own_rows(q):
 
 
 @cache
-def reducers(threads):
-    """(pool, value) -> the largest of the threads' values, their sum, for all threads of a block."""
-
-    def reducer(combine):
-        combine = device(combine)
-
-        def reduce(pool, value):
-            thread, step = cuda.threadIdx.x, threads // 2
-            pool[thread] = value
-            while step > 0:
-                cuda.syncthreads()
-                if thread < step:
-                    pool[thread] = combine(pool[thread], pool[thread + step])
-                step //= 2
-            cuda.syncthreads()
-            total = pool[0]
-            cuda.syncthreads()
-            return total
-
-        return device(reduce)
-
-    return reducer(lambda a, b: a if a > b else b), reducer(lambda a, b: a + b)
-
-
-@cache
 def linear_of(tile, dtype, activation):
     """A device function: out = f(W v + b) for this block's slice of the O outputs, of its group's rows."""
     product, load, rows, columns, base = product_of(tile, dtype), loader(dtype), tile.rows, tile.columns, tile.base
@@ -183,84 +157,6 @@ def layer_of(name, tile, dtype):
                         room[y + (first_row + r0 + r) * y_step + unit] = h
 
     return device(layer)
-
-
-@cache
-def attention_of(dtype, threads):
-    """A device function: a row's weights on the memory of its sentence, and their mean of the values -> joined."""
-    real, load = real_of(dtype), loader(dtype)
-    tanh, (largest, total), warps = functions(real)["tanh"], reducers(threads), threads // LANES
-    zero, lowest = real(0), real(-math.inf)
-
-    @device
-    def part_of_score(q, weights, keys, room, query, key, seen):
-        """This lane's terms."""
-        sum_ = zero
-        for k in range(cuda.threadIdx.x % LANES, q.K, LANES):
-            value = room[query + k]
-            if q.v < 0:
-                sum_ += value * keys[key + k]
-            else:
-                value += keys[key + k]
-                if q.cover >= 0:
-                    value += seen * load(weights[q.cover + k])
-                sum_ += load(weights[q.v + k]) * tanh(value)
-        return sum_
-
-    @device
-    def scores(q, at, scale, weights, keys, room, n, query, seen_at, to, length, pool):
-        """The scores of a row's `length` steps -> room[to:]; a warp has one of them at a time."""
-        thread = cuda.threadIdx.x
-        for s0 in range(0, length, warps):
-            s = min(s0 + thread // LANES, length - 1)
-            seen = room[seen_at + s] if q.cover >= 0 else zero
-            part = part_of_score(q, weights, keys, room, query, (s * q.N + n) * q.K, seen)
-            pool[thread // LANES * _PITCH + thread % LANES] = part
-            cuda.syncthreads()
-            if thread < warps and s0 + thread < length:
-                sum_ = zero
-                for lane in range(LANES):
-                    sum_ += pool[thread * _PITCH + lane]
-                if q.v < 0:
-                    sum_ *= real(scale)
-                    if q.cover >= 0:
-                        sum_ += room[seen_at + s0 + thread] * load(weights[q.cover])
-                room[to + s0 + thread] = sum_
-            cuda.syncthreads()
-
-    @device
-    def normalise(room, to, length, S, pool):
-        """Scores to weights, zero from `length` on."""
-        thread, top, sum_ = cuda.threadIdx.x, lowest, zero
-        for s in range(thread, length, threads):
-            top = max(top, room[to + s])
-        top = largest(pool, top)
-        for s in range(thread, length, threads):
-            room[to + s] = math.exp(room[to + s] - top)
-            sum_ += room[to + s]
-        sum_ = total(pool, sum_)
-        for s in range(thread, S, threads):
-            room[to + s] = room[to + s] / sum_ if s < length else zero
-
-    @device
-    def attend(q, at, scale, t, row, parent, length, weights, memory, room, pool):
-        R, n, width = q.N * q.B, row // q.B, q.M + q.H
-        query = at.query + row * q.K if q.query >= 0 else at.joined + row * width + q.M
-        to = at.weights + (t * R + row) * q.S
-        seen_at = at.coverage + (t * R + parent) * q.S
-        scores(q, at, scale, weights, memory, room, n, query, seen_at, to, length, pool)
-        normalise(room, to, length, q.S, pool)
-        if q.tracked:
-            for s in range(cuda.threadIdx.x, q.S, threads):
-                room[at.coverage + ((t + 1) * R + row) * q.S + s] = room[seen_at + s] + room[to + s]
-        cuda.syncthreads()
-        for m in range(cuda.threadIdx.x, q.M, threads):
-            sum_ = zero
-            for s in range(length):
-                sum_ += room[to + s] * memory[q.values + (s * q.N + n) * q.M + m]
-            room[at.joined + row * width + m] = sum_
-
-    return attend
 
 
 @cache
@@ -422,19 +318,3 @@ def follower():
             follow(w, i, i + 1)
 
     return follow_back
-
-
-@cache
-def attended(dtype):
-    """The kernel that gathers weights: out (T, N, F, S) = weights[t, at[t, n, f]], zero from a hypothesis' length on."""
-    store, zero = storer(dtype), real_of(dtype)(0)
-
-    @cuda.jit
-    def attended_kernel(n, F, R, S, weights, at, following, length, out):
-        hypotheses = length.size
-        for i in range(cuda.grid(1), n, cuda.gridsize(1)):
-            t, k = i // (hypotheses * S), i // S % hypotheses
-            row = at[t * hypotheses + k] if following else k
-            out[i] = store(weights[(t * R + row) * S + i % S] if t < length[k] else zero)
-
-    return attended_kernel

@@ -6,6 +6,7 @@ import numpy as np
 
 from fastrnn import choices
 from fastrnn.cuda import decode, devices, gemm, moves
+from fastrnn.cuda.attention import attended
 from fastrnn.cuda.call import Call
 from fastrnn.cuda.choosing import integers_of
 from fastrnn.cuda.kinds import dtype_of
@@ -172,7 +173,7 @@ class Run:
         n = T * q.N * F * q.S
         rows = call.view(self.array("at" if following else "length"))
         call.each(
-            decode.attended(self._dtype), n, n, F, q.N * q.B, q.S, self._room[at.weights : at.coverage], rows,
+            attended(self._dtype), n, n, F, q.N * q.B, q.S, self._room[at.weights : at.coverage], rows,
             int(following), call.view(self.placed(length.ravel())), call.flat(out),
         )  # fmt: skip
         return out

@@ -12,7 +12,7 @@ from numba.cuda import types
 
 from fastrnn import choices
 from fastrnn.cells import REGISTRY
-from fastrnn.cuda import choosing, decode, gemm, loops, moves, plan, target
+from fastrnn.cuda import attention, choosing, decode, gemm, loops, moves, plan, target
 from fastrnn.cuda.decoding import tiles_of
 from fastrnn.cuda.rows import Loop
 from fastrnn.cuda.scalars import real_name
@@ -92,7 +92,7 @@ def decoders(dtype, stored, real):
             kernel = decode.decoder(cell, dtype, (cells, tile, tile if rows == 1 else wide), choice)
             yield f"decode-{cell}-{choice}-rows{rows}", "decode", kernel, arguments
     yield "follow", "follow", decode.follower(), (*words, real)
-    yield "attended", "move", decode.attended(dtype), (*[I64] * 4, real, array("int64"), I64, array("int64"), stored)
+    yield "attended", "move", attention.attended(dtype), (*[I64] * 4, real, array("int64"), I64, array("int64"), stored)
     yield "embed", "move", moves.embed(dtype), (I64, I64, stored, array("int64"), stored)
     yield "join", "move", moves.join(dtype), (*[I64] * 4, stored, real, I64)
     yield "activate", "move", moves.activate(real.dtype.name, "tanh"), (I64, real)
