@@ -61,3 +61,11 @@ def operations() -> ModuleType:
     from fastrnn.cpu import operations
 
     return operations
+
+
+@cache
+def decoding() -> ModuleType:
+    """The module that decodes on a device, where `place_of` has found one."""
+    from fastrnn.cuda import decoding
+
+    return decoding

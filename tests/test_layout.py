@@ -16,7 +16,7 @@ ALLOWED = {
     "cells": {"cell", "cells", "pointwise"},
     "reference": {"cell", "cells", "contract"},
     "cpu": {"cell", "cells", "choices", "contract", "cpu", "pointwise"},
-    "cuda": {"arrays", "cell", "cells", "contract", "cuda", "pointwise"},
+    "cuda": {"arrays", "cell", "cells", "choices", "contract", "cuda", "pointwise"},
     "arrays": {"contract"},
     "reference_ops": {"pointwise", "reference"},
     "backend": {"arrays", "reference", "reference_ops", "cpu", "cuda"},

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import arrays
-from fastrnn.backend import place_of
+from fastrnn.backend import decoding, place_of
 from fastrnn.cells import REGISTRY
 from fastrnn.seq2seq.search import Decoded, Rules, Search
 
@@ -24,12 +24,10 @@ class OnDevice(Search):
             raise TypeError(f"convert: got a function that gives {type(self._table).__name__}, wanted arrays on a device")
         self._place = place_of("convert", self._table)
         self.dtype = self._place.arrays.type_of(self._table)
-        from fastrnn.cuda import decoding
-
-        self._work, decoder, attention = decoding, model.decoder, model.decoder.attention
+        self._work, decoder, attention = decoding(), model.decoder, model.decoder.attention
         self._layers = copy.deepcopy(model.encoder.rnn).convert(lambda p: convert(np.ascontiguousarray(p)))
         self._maps = [tuple(map(convert, linear.arrays())) for linear in model.bridge._maps.values()]
-        self.parameters = decoding.Parameters(
+        self.parameters = self._work.Parameters(
             REGISTRY[decoder.rnn._cell], decoder.embedding.table(),
             [decoder.rnn._weights(k, 0) for k in range(decoder.rnn.num_layers)],
             attention.arrays() if attention else {}, attention.scale if attention else 1.0,
