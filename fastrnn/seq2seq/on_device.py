@@ -19,19 +19,23 @@ class OnDevice(Search):
         """model : one of this object's own; convert : a function that brings an array of the host to the device"""
         self._model, self.decoder, self._convert = model, model.decoder, convert
         self.bos, self.eos, self.pad = model.bos, model.eos, model.pad
-        self._table = convert(model.encoder.embedding.table())
+
+        def bring(array):
+            return convert(np.ascontiguousarray(array))
+
+        self._table = bring(model.encoder.embedding.table())
         if not arrays.on_device(self._table):
             raise TypeError(f"convert: got a function that gives {type(self._table).__name__}, wanted arrays on a device")
         self._place = place_of("convert", self._table)
         self.dtype = self._place.arrays.type_of(self._table)
         self._work, decoder, attention = decoding(), model.decoder, model.decoder.attention
-        self._layers = copy.deepcopy(model.encoder.rnn).convert(lambda p: convert(np.ascontiguousarray(p)))
-        self._maps = [tuple(map(convert, linear.arrays())) for linear in model.bridge._maps.values()]
+        self._layers = copy.deepcopy(model.encoder.rnn).convert(bring)
+        self._maps = [tuple(map(bring, linear.arrays())) for linear in model.bridge._maps.values()]
         self.parameters = self._work.Parameters(
             REGISTRY[decoder.rnn._cell], decoder.embedding.table(),
             [decoder.rnn._weights(k, 0) for k in range(decoder.rnn.num_layers)],
             attention.arrays() if attention else {}, attention.scale if attention else 1.0,
-            decoder.combine.arrays() if attention else None, decoder.output.arrays(), convert,
+            decoder.combine.arrays() if attention else None, decoder.output.arrays(), bring,
         )  # fmt: skip
 
     def _take(self, key):

@@ -79,11 +79,13 @@ def test_a_prefix_of_no_tokens(device):
     same(device, build(), "greedy", sources(), LENGTHS, prefix=np.zeros((0, 3), int), max_length=3)
 
 
-def test_transposed_weights(device):
-    model = build(**COVERED)
+@pytest.mark.parametrize("strided", [np.asfortranarray, lambda w: np.repeat(w, 2, 0)[::2]], ids=["columns", "rows"])
+@pytest.mark.parametrize("kind", ["concat", "general"])
+def test_strided_weights(device, strided, kind):
+    model = build(attention=kind, bridge="tanh", cell="gru")
     for name, value in model.params.items():
         if value.ndim == 2:
-            model.params[name] = np.asfortranarray(value)
+            model.params[name] = strided(value)
     same(device, model, "greedy", sources(), LENGTHS, max_length=3)
 
 
