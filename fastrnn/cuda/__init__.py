@@ -1,1 +1,1 @@
-"""The two time loops and the products around them as CUDA kernels, in plain Python for numba-cuda. Imported on first use."""
+"""The two time loops, the products around them and decoding as CUDA kernels in plain Python. Imported on first use."""
