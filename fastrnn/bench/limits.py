@@ -89,9 +89,9 @@ def measure(dtype: str, threads: int) -> Limits:
     # half of a level is well inside it; what a host's tenants share may be large: weights are not; beyond the last: memory
     probes = {name: min(size // 2, _MOST) for name, size in sizes.items()} | {"memory": min(2 * held["L3"], 128 << 20)}
     for name, size in probes.items():
-        depth = max(1, size // (panels_at_once(1) * line * item))
-        read = depth * panels_at_once(1) * line * item
-        bandwidth[name] = read * threads / _best(dtype, threads, 1, depth)
+        term = panels_at_once(1) * line * item
+        depth = max(1, size // term)
+        bandwidth[name] = depth * term * threads / _best(dtype, threads, 1, depth)
     return Limits(dtype, threads, flops, sizes | {"memory": 1 << 62}, bandwidth)
 
 

@@ -67,7 +67,7 @@ def step_of_row(w, part, s, pre, mine, before, after, y_at, ahead):
         panel, many = panels_in_turn(part, done, w.P, w.whole, s)
         v0 = panel * w.W
         width = min(w.W, w.V - v0)
-        beside, start, terms = ahead.done < ahead.items and width == w.W, shift(w.b_hh, v0 * line), w.H
+        beside, start = ahead.done < ahead.items and width == w.W, shift(w.b_hh, v0 * line)
         weights, state, row, size = shift(w.w_hh, v0 * w.H * line), shift(w.hs, before), width * line, width * line * w.H
         k0 = 0
         # all runs but the last; with a tile beside, all of them
