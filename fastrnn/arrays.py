@@ -79,6 +79,13 @@ def from_any(name: str, value: Any) -> Array:
         raise TypeError(f"{name}: got {type(value).__name__}, which is no array ({problem})") from problem
 
 
+def check_tokens(name: str, tokens: Array, size: int) -> None:
+    """Raise unless all of them are from 0 to size - 1."""
+    if tokens.size and (tokens.min() < 0 or tokens.max() >= size):
+        got = tokens.min() if tokens.min() < 0 else tokens.max()
+        raise ValueError(f"{name}: got token {got}, wanted 0 to {size - 1}")
+
+
 def as_lengths(value: Any, N: int, T: int, name: str = "lengths") -> Array | None:
     """`lengths` as int64 of its own, or None."""
     if value is None:

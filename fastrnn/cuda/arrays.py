@@ -43,9 +43,7 @@ def tokens(name: str, value: Any, size: int, shape: tuple[int | str, ...]) -> An
     """`value` as contiguous integers from 0 to size - 1, which are read on the host for that."""
     value = from_any(name, value)
     host.check_form(name, tuple(value.shape), shape, dtype_of(value), ("int64", "int32"))
-    known = to_host(value)
-    if known.size and (known.min() < 0 or known.max() >= size):
-        raise ValueError(f"{name}: got token {known.min() if known.min() < 0 else known.max()}, wanted 0 to {size - 1}")
+    host.check_tokens(name, to_host(value), size)
     return kind_of(value).contiguous(value, name)
 
 

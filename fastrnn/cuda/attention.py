@@ -5,35 +5,9 @@ from functools import cache
 
 from numba import cuda
 
-from fastrnn.cuda.product import LANES
+from fastrnn.cuda.folding import reducers
+from fastrnn.cuda.product import LANES, PITCH, sum_of_parts
 from fastrnn.cuda.scalars import device, functions, loader, real_of, storer
-
-_PITCH = LANES + 1
-
-
-@cache
-def reducers(threads):
-    """(pool, value) -> the largest of the threads' values, their sum, for all threads of a block."""
-
-    def reducer(combine):
-        combine = device(combine)
-
-        def reduce(pool, value):
-            thread, step = cuda.threadIdx.x, threads // 2
-            pool[thread] = value
-            while step > 0:
-                cuda.syncthreads()
-                if thread < step:
-                    pool[thread] = combine(pool[thread], pool[thread + step])
-                step //= 2
-            cuda.syncthreads()
-            total = pool[0]
-            cuda.syncthreads()
-            return total
-
-        return device(reduce)
-
-    return reducer(lambda a, b: a if a > b else b), reducer(lambda a, b: a + b)
 
 
 @cache
@@ -41,7 +15,7 @@ def attention_of(dtype, threads):
     """A device function: a row's weights on the memory of its sentence, and their mean of the values -> joined."""
     real, load = real_of(dtype), loader(dtype)
     tanh, (largest, total), warps = functions(real)["tanh"], reducers(threads), threads // LANES
-    zero, lowest = real(0), real(-math.inf)
+    zero, lowest, of_parts = real(0), real(-math.inf), sum_of_parts(real)
 
     @device
     def part_of_score(q, weights, keys, room, query, key, seen):
@@ -66,12 +40,10 @@ def attention_of(dtype, threads):
             s = min(s0 + thread // LANES, length - 1)
             seen = room[seen_at + s] if q.cover >= 0 else zero
             part = part_of_score(q, weights, keys, room, query, (s * q.N + n) * q.K, seen)
-            pool[thread // LANES * _PITCH + thread % LANES] = part
+            pool[thread // LANES * PITCH + thread % LANES] = part
             cuda.syncthreads()
             if thread < warps and s0 + thread < length:
-                sum_ = zero
-                for lane in range(LANES):
-                    sum_ += pool[thread * _PITCH + lane]
+                sum_ = of_parts(pool, thread * PITCH)
                 if q.v < 0:
                     sum_ *= real(scale)
                     if q.cover >= 0:

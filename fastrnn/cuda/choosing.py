@@ -13,6 +13,7 @@ import numpy as np
 from numba import cuda
 
 from fastrnn import choices
+from fastrnn.cuda.folding import fold_of
 from fastrnn.cuda.scalars import device
 
 FIXED = tuple(name for name in choices.INTEGERS if name != "t")
@@ -54,7 +55,7 @@ def text(name):
 def chooser(name, threads):
     """(w, i): the next tokens of sentence i by the function of choices.py of that name, by all threads of a block."""
     choose, recall, allowed = text(name), text("recall"), text("allowed")
-    beam = name == "beam"
+    beam, searches = name == "beam", name != "sample"
 
     @device
     def best_after(w, i, score, place):
@@ -70,10 +71,13 @@ def chooser(name, threads):
         return found, at
 
     @device
-    def keep_better(scores, places, a, b):
+    def keep_better(entries, a, b):
         """The better of two threads' entries in the place of the first."""
+        scores, places = entries
         if scores[b] > scores[a] or (scores[b] == scores[a] and places[b] >= 0 and (places[a] < 0 or places[b] < places[a])):
             scores[a], places[a] = scores[b], places[b]
+
+    fold = fold_of(threads, keep_better)
 
     @device
     def find(w, i):
@@ -85,13 +89,7 @@ def chooser(name, threads):
         own, at = best_after(w, i, score, place)
         for k in range(most):
             scores[thread], places[thread] = own, at
-            step = threads // 2
-            while step > 0:
-                cuda.syncthreads()
-                if thread < step:
-                    keep_better(scores, places, thread, thread + step)
-                step //= 2
-            cuda.syncthreads()
+            fold((scores, places))
             score, place = scores[0], places[0]
             if thread == 0:
                 to = 2 * w.B * i + k
@@ -103,13 +101,12 @@ def chooser(name, threads):
 
     @device
     def next_tokens(w, i):
-        if w.done[i] == 0:
+        if searches and w.done[i] == 0:
             if w.ngram > 0:
                 for r in range(i * w.B + cuda.threadIdx.x, (i + 1) * w.B, threads):
                     recall(w, r, w.t)
                 cuda.syncthreads()
-            if name != "sample":
-                find(w, i)
+            find(w, i)
         if cuda.threadIdx.x == 0:
             choose(w, i, i + 1)
         cuda.syncthreads()

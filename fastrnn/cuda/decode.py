@@ -19,9 +19,10 @@ import numpy as np
 from numba import cuda
 
 from fastrnn.cells import REGISTRY
-from fastrnn.cuda.attention import attention_of, reducers
+from fastrnn.cuda.attention import attention_of
 from fastrnn.cuda.choosing import Words, chooser
 from fastrnn.cuda.choosing import text as text_of_choice
+from fastrnn.cuda.folding import reducers
 from fastrnn.cuda.loops import slice_of
 from fastrnn.cuda.product import product_of, wait
 from fastrnn.cuda.scalars import adder, device, functions, loader, reader, real_of, text, writer
@@ -160,22 +161,9 @@ def layer_of(name, tile, dtype):
 
 
 @cache
-def decoder(name, dtype, tiles, choice):
-    """The kernel of a decoder of cells of that name, that chooses by the function of choices.py named `choice`.
-
-    tiles : of the cells, of the linear maps, of the map to logits
-    """
-    cell_tile, tile, output_tile = tiles
-    cell, real, threads = REGISTRY[name], real_of(dtype), tile.threads
-    real_type, load, memory_cell = np.dtype(real), loader(dtype), cell.memory
-    layer, attend, choose = layer_of(name, cell_tile, dtype), attention_of(dtype, threads), chooser(choice, threads)
-    linear, linear_tanh, to_logits = (
-        linear_of(tile, dtype, ""),
-        linear_of(tile, dtype, "tanh"),
-        linear_of(output_tile, dtype, ""),
-    )
-    largest, total = reducers(threads)
-    zero, lowest, G = real(0), real(-math.inf), cell.n_gates
+def carriers(name, dtype):
+    """Device functions: the first states, and those of the step before where the step reads them."""
+    memory_cell, load, zero = REGISTRY[name].memory, loader(dtype), real_of(dtype)(0)
 
     @device
     def begin(sizes, room, starts):
@@ -213,33 +201,14 @@ def decoder(name, dtype, tiles, choice):
             if memory_cell:
                 room[at.c_before + to] = room[at.c + source]
 
-    @device
-    def layers(sizes, weights, room, pool, flags):
-        q, at = told(sizes)
-        w, I, v, v_step = q.layers, q.E + q.fed, at.x, q.E + q.fed
-        for k in range(q.L):
-            layer(q, weights, w, I, room, v, v_step, at, k, at.joined + q.M, q.M + q.H, pool)
-            wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
-            w += G * q.H * (I + q.H + 2)
-            I, v, v_step = q.H, at.h + k * q.N * q.B * q.H, q.H
+    return begin, gather
 
-    @device
-    def find_features(sizes, scale, t, weights, memory, room, parents, source_length, pool, flags):
-        """Attention, and what its context adds to the last layer's h."""
-        q, at = told(sizes)
-        (first, R), width = own_rows(q), q.M + q.H
-        if q.query >= 0:
-            linear(q, weights, q.query, -1, q.K, q.H, room, at.joined + q.M, width, at.query, pool)
-            wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
-        for row in range(first + cuda.blockIdx.x, first + R, cuda.gridDim.x):
-            parent, length = parents[t * q.N * q.B + row], source_length[row // q.B]
-            attend(q, at, scale, t, row, parent, length, weights, memory, room, pool)
-        wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
-        q, at = told(sizes)
-        width = q.M + q.H
-        bias = q.combine + q.F * width
-        linear_tanh(q, weights, q.combine, bias, q.F, width, room, at.joined, width, at.features, pool)
-        wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
+
+@cache
+def choosers(dtype, choice, threads):
+    """Device functions: every sentence's next tokens, and whether all of a group's have ended."""
+    real, choose, (largest, total) = real_of(dtype), chooser(choice, threads), reducers(threads)
+    zero, lowest = real(0), real(-math.inf)
 
     @device
     def log_sum(q, at, room, row, pool):
@@ -251,11 +220,6 @@ def decoder(name, dtype, tiles, choice):
         for v in range(cuda.threadIdx.x, q.V, threads):
             sum_ += math.exp(room[at.logits + row * q.V + v] - top)
         return np.float64(top) + math.log(np.float64(total(pool, sum_)))
-
-    @device
-    def find_logits(sizes, weights, room, pool):
-        q, at = told(sizes)
-        to_logits(q, weights, q.output, q.output + q.V * q.F, q.V, q.F, room, at.features, q.F, at.logits, pool)
 
     @device
     def choose_tokens(sizes, w, room, pool):
@@ -279,6 +243,60 @@ def decoder(name, dtype, tiles, choice):
                 left = real(1)
         return largest(pool, left) == zero
 
+    return choose_tokens, all_done
+
+
+@cache
+def decoder(name, dtype, tiles, choice):
+    """The kernel of a decoder of cells of that name, that chooses by the function of choices.py named `choice`.
+
+    tiles : of the cells, of the linear maps, of the map to logits
+    """
+    cell_tile, tile, output_tile = tiles
+    G, threads, real_type = REGISTRY[name].n_gates, tile.threads, np.dtype(real_of(dtype))
+    layer, attend = layer_of(name, cell_tile, dtype), attention_of(dtype, threads)
+    linear, linear_tanh = linear_of(tile, dtype, ""), linear_of(tile, dtype, "tanh")
+    to_logits = linear_of(output_tile, dtype, "")
+    (begin, gather), (choose_tokens, all_done) = carriers(name, dtype), choosers(dtype, choice, threads)
+
+    @device
+    def layers(sizes, weights, room, pool, flags):
+        q, at = told(sizes)
+        w, I, v, v_step = q.layers, q.E + q.fed, at.x, q.E + q.fed
+        for k in range(q.L):
+            layer(q, weights, w, I, room, v, v_step, at, k, at.joined + q.M, q.M + q.H, pool)
+            wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
+            w += G * q.H * (I + q.H + 2)
+            I, v, v_step = q.H, at.h + k * q.N * q.B * q.H, q.H
+
+    @device
+    def find_context(sizes, scale, t, weights, memory, room, parents, source_length, pool, flags):
+        """Attention of each row."""
+        q, at = told(sizes)
+        (first, R), width = own_rows(q), q.M + q.H
+        if q.query >= 0:
+            linear(q, weights, q.query, -1, q.K, q.H, room, at.joined + q.M, width, at.query, pool)
+            wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
+        for row in range(first + cuda.blockIdx.x, first + R, cuda.gridDim.x):
+            parent, length = parents[t * q.N * q.B + row], source_length[row // q.B]
+            attend(q, at, scale, t, row, parent, length, weights, memory, room, pool)
+        wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
+
+    @device
+    def find_features(sizes, weights, room, pool, flags):
+        """Those of the context and the last layer's h."""
+        q, at = told(sizes)
+        width = q.M + q.H
+        bias = q.combine + q.F * width
+        linear_tanh(q, weights, q.combine, bias, q.F, width, room, at.joined, width, at.features, pool)
+        wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
+
+    @device
+    def find_logits(sizes, weights, room, pool, flags):
+        q, at = told(sizes)
+        to_logits(q, weights, q.output, q.output + q.V * q.F, q.V, q.F, room, at.features, q.F, at.logits, pool)
+        wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
+
     @cuda.jit
     def decode(given, scale, integers, tables, numbers, weights, memory, starts, room, logits, coverage, flags):
         pool = cuda.shared.array(0, real_type)
@@ -297,9 +315,9 @@ def decoder(name, dtype, tiles, choice):
             wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
             layers(sizes, weights, room, pool, flags)
             if attends:
-                find_features(sizes, scale, t, weights, memory, room, w.parents, w.source_length, pool, flags)
-            find_logits(sizes, weights, room, pool)
-            wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
+                find_context(sizes, scale, t, weights, memory, room, w.parents, w.source_length, pool, flags)
+                find_features(sizes, weights, room, pool, flags)
+            find_logits(sizes, weights, room, pool, flags)
             choose_tokens(sizes, w, room, pool)
             wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
 

@@ -12,7 +12,7 @@ from numba import cuda
 from fastrnn.cuda.scalars import device, loader, place, real_of
 
 LANES = 32
-_PITCH = LANES + 1  # of parts in shared memory: threads that read one each find them in 32 different banks
+PITCH = LANES + 1  # of parts in shared memory: threads that read one each find them in 32 different banks
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,29 @@ class Tile:
     @property
     def base(self) -> int:
         """Where the sums are, behind the rows' numbers and, when those have been used, the lanes' parts."""
-        return max(self.threads * self.loads, self.warps * self.sums * _PITCH)
+        return max(self.threads * self.loads, self.warps * self.sums * PITCH)
 
     @property
     def room(self) -> int:
         """Numbers in shared memory."""
         return self.base + self.warps * self.sums
+
+
+@cache
+def sum_of_parts(real):
+    """A device function: the sum of the lanes' parts that begin in pool[start]."""
+    zero = real(0)
+
+    def total(pool, start):
+        a, b, c, d = zero, zero, zero, zero
+        for part in range(start, start + LANES, 4):
+            a += pool[part]
+            b += pool[part + 1]
+            c += pool[part + 2]
+            d += pool[part + 3]
+        return (a + b) + (c + d)
+
+    return device(total)
 
 
 @cache
@@ -67,7 +84,7 @@ def product_of(tile, dtype, terms=0):
     weights, sums, base, chunk, loads = units * gates, tile.warps * tile.sums, tile.base, tile.chunk, tile.loads
     threads, loads_of_row = tile.threads, loads // rows
     real, load = real_of(dtype), loader(dtype)
-    zero = real(0)
+    zero, of_parts = real(0), sum_of_parts(real)
 
     @device
     def fetch(v, start, step, last, k0, K, into):
@@ -108,13 +125,7 @@ def product_of(tile, dtype, terms=0):
     def add_parts(pool):
         """The lanes' parts of every sum."""
         for i in range(cuda.threadIdx.x, sums, cuda.blockDim.x):
-            a, b, c, d = zero, zero, zero, zero
-            for part in range(i * _PITCH, i * _PITCH + LANES, 4):
-                a += pool[part]
-                b += pool[part + 1]
-                c += pool[part + 2]
-                d += pool[part + 3]
-            pool[base + i] = (a + b) + (c + d)
+            pool[base + i] = of_parts(pool, i * PITCH)
         cuda.syncthreads()
 
     @device
@@ -137,7 +148,7 @@ def product_of(tile, dtype, terms=0):
             add(w, (first + unit) * K, gate_step, own - unit, k0, K, pool, acc, near)
             cuda.syncthreads()
         for i in range(warp_sums):
-            pool[(warp * warp_sums + i) * _PITCH + lane] = acc[i]
+            pool[(warp * warp_sums + i) * PITCH + lane] = acc[i]
         cuda.syncthreads()
         add_parts(pool)
 

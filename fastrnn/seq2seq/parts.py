@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.arrays import as_array, as_dtype, as_flag, as_size, from_any
+from fastrnn.arrays import as_array, as_dtype, as_flag, as_size, check_tokens, from_any
 from fastrnn.backend import operations
 from fastrnn.contract import Array
 from fastrnn.parameters import Parameterised
@@ -18,8 +18,7 @@ def as_tokens(name: str, value: Any, size: int, shape: tuple[int | str, ...] = (
         raise TypeError(f"{name}: got dtype {array.dtype}, wanted integers")
     if array.ndim != len(shape) or any(isinstance(n, int) and n != m for n, m in zip(shape, array.shape, strict=True)):
         raise ValueError(f"{name}: got shape {array.shape}, wanted ({', '.join(map(str, shape))})")
-    if array.size and (array.min() < 0 or array.max() >= size):
-        raise ValueError(f"{name}: got token {array.min() if array.min() < 0 else array.max()}, wanted 0 to {size - 1}")
+    check_tokens(name, array, size)
     return np.asarray(array, np.intp, order="C")
 
 
