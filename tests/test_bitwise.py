@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastrnn as fr
-from fastrnn.cpu import plan
+from fastrnn.cpu import plan, threads
 
 CELLS = {
     "rnn_tanh": ("rnn", 1, {"nonlinearity": "tanh"}),
@@ -113,6 +113,25 @@ def test_ragged_batch_at_one_and_two_threads(cell, dtype):
         with fr.num_threads(n):
             found.append(everything(cell, args, cotangents, lengths=lengths))
     assert same(*found)
+
+
+@cells
+@dtypes
+@pytest.mark.parametrize("ragged", [False, True], ids=["dense", "ragged"])
+def test_two_threads_cut_into_pieces_and_two_that_turn_out_to_be_one(cell, dtype, ragged, monkeypatch):
+    # threads that divide rows keep states of their own, between the steps of a piece
+    args, _ = problem(cell, dtype, (9, 13, 5, 65))
+    options = {"lengths": np.array([9, 0, 3, 1, 8, 9, 2, 5, 5, 7, 4, 6, 1])} if ragged else {}
+    with fr.num_threads(1):
+        alone = infer(cell, args, **options)
+    with fr.num_threads(2):
+        plan.forward_plan.cache_clear()
+        with threads._launching:
+            assert same(infer(cell, args, **options), alone)
+        monkeypatch.setattr(plan, "CALL_FLOPS", 1e6)
+        plan.forward_plan.cache_clear()
+        assert same(infer(cell, args, **options), alone)
+    plan.forward_plan.cache_clear()
 
 
 @cells

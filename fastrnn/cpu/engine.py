@@ -15,7 +15,7 @@ from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.target import padded, panel_vectors
 from fastrnn.cpu.threads import get_num_threads, launch
 
-_TEAM_WEIGHTS = 1 << 18  # numbers to pack; fewer are not worth a team
+_TEAM_WEIGHTS = 1 << 17  # numbers to pack; fewer are not worth a team
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ def refresh(prepared: Prepared) -> None:
 
 
 def packers(size: int) -> int:
-    return get_num_threads() if size > _TEAM_WEIGHTS else 1
+    return get_num_threads() if size >= _TEAM_WEIGHTS else 1
 
 
 @lru_cache(64)

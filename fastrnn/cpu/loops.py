@@ -17,18 +17,21 @@ from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.onerow import nothing_ahead, one_row, step_of_row
 from fastrnn.cpu.panels import input_panel, input_product, look_up, recurrent_panel, spread_branches
 from fastrnn.cpu.shares import JOINING, next_rows, panels_in_turn, part_of, share
-from fastrnn.cpu.simd import add, ask, load, load_part, shift, static, store, store_part
+from fastrnn.cpu.simd import add, ask, claim, load, load_part, shift, static, store, store_part
 from fastrnn.cpu.steps import (
     Step,
     collect,
+    exchange,
     find_branches,
     from_row,
+    give_states,
     locate,
     memory_of,
     place,
     rows_before,
     state_after,
     still_active,
+    take_states,
 )  # fmt: skip
 from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
 from fastrnn.cpu.target import lanes, panel_vectors, panels_at_once, tile_rows
@@ -60,7 +63,7 @@ FORWARD = Fields(
     (*_TABLES, "parents", "sources", "tokens"),
     (*_SIZES, "I", "x_run", "near", "s0", "s1", "x_t", "x_n", "y_t", "y_n", "tokens_t", "tokens_n", "ends", "reverse",
      "keep", "save", "past", "by_units", "strided", "together", "fed_back", "looked_up", "beside", "capacity", "pre_size",
-     "work_size"),
+     "swapped", "own", "own_c", "work_size"),
     functions=("product", "product_of_row", "product_beside", "advance", "advance_row"), constants=_forward_constants,
 )  # fmt: skip
 BACKWARD = Fields(
@@ -113,10 +116,14 @@ def many_rows(w, part, mine):
         alone = first_ahead == s and end_ahead == s + 1 and count > 1
         step = Step(s, base, base + active if w.keep else w.N - base, first, by, count)
         locate(w, step, mine)
+        if s == w.s0:
+            take_states(w, count, mine)
         if count == 1:
             pre = shift(mine.pre, f * w.G * w.Hp)
             step_of_row(w, part, s, pre, mine, mine.before[0], mine.after[0], mine.y_at[0], nothing_ahead())
         elif count > 1:
+            for i in range(count):
+                exchange(w, part, mine.before[i], mine.after[i])
             # rows that branch find each other among all; others pass by as many as stay near
             branching = alone and w.together > 1
             together = count if branching else next_rows(count, w.near)
@@ -125,10 +132,11 @@ def many_rows(w, part, mine):
                 branches = find_branches(w, n, mine) if branching else n
                 forward_tiles(w, part, turn, n, branches, at, from_row(mine, i))
                 turn += 1
+        give_states(w, count, mine)
         f += count
         base = step.following
         if w.by_units == JOINING:
-            barrier(w.control, part.team, s + 1 - w.s0)
+            barrier(w.control, part.member, part.team, s + 1 - w.s0)
 
 
 def build_forward(name, dtype, digest):
@@ -153,15 +161,15 @@ def build_forward(name, dtype, digest):
 
 @helper
 def ask_gradients(w, kept, row, y_row, unit):
-    """Ask for what the gradients of a row of the tape need and where they go: the forward pass was long ago."""
+    """Ask for what the gradients of a row of the tape need, and claim where they go: the forward pass was long ago."""
     ask(shift(w.dy, y_row + unit))
     ask(shift(w.cs, row * w.Hp + unit))
     for k in range(w.K):
         ask(shift(kept, row * w.K * w.Hp + k * w.Hp + unit))
     for g in range(w.G):
-        ask(shift(w.dx, row * w.row + g * w.H + unit))
+        claim(shift(w.dx, row * w.row + g * w.H + unit))
         if not w.shared:
-            ask(shift(w.du, row * w.row + g * w.H + unit))
+            claim(shift(w.du, row * w.row + g * w.H + unit))
 
 
 @helper
@@ -192,6 +200,14 @@ def gradients(cell, w, part, step, from_output):
             store_part(w.dx, row * w.row + unit, w.H, dx, w.H - unit)
             if not w.shared:
                 store_part(w.du, row * w.row + unit, w.H, du, w.H - unit)
+
+
+@helper
+def ask_others(w, step):
+    """Ask for the gates' gradients, of which other members wrote most, all of them at once."""
+    for i in range(step.count):
+        for k in range(0, w.G * w.H, w.L):
+            ask(shift(w.du, (step.base + step.first + i * step.by) * w.row + k))
 
 
 @helper
@@ -272,7 +288,8 @@ def build_backward(name, dtype, digest):
             gradients(cell, w, part, step, from_output)
             if w.by_units:
                 # the product needs every unit of the row; what it writes is read by this member only
-                barrier(w.control, part.team, w.s1 - s)
+                barrier(w.control, part.member, part.team, w.s1 - s)
+                ask_others(w, step)
             if count == 1:
                 backward_row(w, part, step)
             elif count > 1:

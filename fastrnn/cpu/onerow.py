@@ -13,7 +13,7 @@ from fastrnn.cpu.panels import input_product
 from fastrnn.cpu.rowcode import advance_row
 from fastrnn.cpu.shares import JOINING, panels_in_turn
 from fastrnn.cpu.simd import shift
-from fastrnn.cpu.steps import collect, place
+from fastrnn.cpu.steps import collect, exchange, place
 from fastrnn.cpu.sync import barrier
 from fastrnn.cpu.tile import product_beside, product_of_row
 
@@ -68,7 +68,7 @@ def step_of_row(w, part, s, pre, mine, before, after, y_at, ahead):
         v0 = panel * w.W
         width = min(w.W, w.V - v0)
         beside, start = ahead.done < ahead.items and width == w.W, shift(w.b_hh, v0 * line)
-        weights, state, row, size = shift(w.w_hh, v0 * w.H * line), shift(w.hs, before), width * line, width * line * w.H
+        weights, state, row, size = shift(w.w_hh, v0 * w.H * line), shift(mine.h, before), width * line, width * line * w.H
         k0 = 0
         # all runs but the last; with a tile beside, all of them
         while k0 + w.run < w.H or (beside and k0 < w.H):
@@ -91,8 +91,8 @@ def step_of_row(w, part, s, pre, mine, before, after, y_at, ahead):
         unit = v0 * w.L
         advance_row(
             w.advance_row, many * width, shift(state, k0), shift(weights, k0 * row), row, size, start, w.H - k0,
-            shift(pre, v0 * line), shift(w.hs, unit), shift(w.cs, unit), shift(w.y, unit), before, after, y_at,
-            w.H - unit, shift(w.saved, unit), w.save * w.Hp, w.past,
+            shift(pre, v0 * line), shift(mine.h, unit), shift(mine.c, unit), shift(w.y, unit), before, after,
+            y_at, w.H - unit, shift(w.saved, unit), w.save * w.Hp, w.past,
         )  # fmt: skip
         done += many
     return ahead
@@ -114,10 +114,11 @@ def one_row(w, part, mine):
         before = s if w.keep else s % 2
         after = w.ends if s + 1 == end else s + 1 if w.keep else 1 - before
         pre, y_at = shift(mine.pre, f * w.G * w.Hp), place(w, s, 0, w.y_t, w.y_n)
+        exchange(w, part, before * w.Hp, after * w.Hp)
         ahead = step_of_row(w, part, s, pre, mine, before * w.Hp, after * w.Hp, y_at, ahead)
         if w.beside == 0 and s + 1 == ahead.end:
             # once this window's places are not read any more
             ahead = look_ahead(w, part, s + 1, 0, mine, w.capacity)
         f += 1
         if w.by_units == JOINING:
-            barrier(w.control, part.team, s + 1 - w.s0)
+            barrier(w.control, part.member, part.team, s + 1 - w.s0)

@@ -71,7 +71,7 @@ def finish(w, i, n, v0, width, pre, pre_step, sums, mine):
         unit = (v0 + v) * w.L
         advance(
             w.advance, n, shift(pre, v * w.L), pre_step, shift(sums, v * w.L), width * w.G * w.L, width * w.L,
-            shift(w.hs, unit), shift(w.cs, unit), shift(w.y, unit), shift(mine.before, i), shift(mine.after, i),
+            shift(mine.h, unit), shift(mine.c, unit), shift(w.y, unit), shift(mine.before, i), shift(mine.after, i),
             shift(mine.y_at, i), w.H - unit, shift(w.saved, unit), w.save * w.Hp, w.past,
         )  # fmt: skip
 
@@ -101,7 +101,7 @@ def recurrent_panel(w, panel, following, count, branches, pre, pre_step, mine):
             sums = shift(mine.sums, i * row)
             start, start_step = (sums, row) if k0 > 0 else (shift(w.b_hh, v0 * line), 0)
             product(
-                w.product, row // line, n, shift(w.hs, k0), shift(mine.origin, i), 1, shift(weights, k0 * row), row,
+                w.product, row // line, n, shift(mine.h, k0), shift(mine.origin, i), 1, shift(weights, k0 * row), row,
                 start, start_step, sums, row, k1 - k0, shift(after, ask_step * (k1 - k0) * tile), ask_step,
             )  # fmt: skip
             if k1 == w.H and branches == count:

@@ -13,7 +13,7 @@ from fastrnn.contract import Array
 from fastrnn.cpu import compiled, gemm, loops
 from fastrnn.cpu.kernel import Task
 from fastrnn.cpu.memory import Block, Layout, Pieces, spread
-from fastrnn.cpu.sync import CONTROL_WORDS
+from fastrnn.cpu.sync import control_words
 from fastrnn.cpu.target import (
     ITEMSIZE,
     block_depth,
@@ -35,6 +35,9 @@ _TEAM_ROWS_FLOPS = 2.5e4  # of a step; below, threads that divide the rows wait 
 _TEAM_TAPE_FLOPS = 1e5  # the same in training, where the tape goes from one thread's cache to another's as well
 _TEAM_PRODUCT_FLOPS = 1e8  # of a product behind a loop of one thread, in whose cache its factors lie
 _FIRST_CACHE, _LAST_CACHE = 1 << 15, 1 << 25  # bytes of the least ones that processors have
+_OWN = 1 << 14  # numbers of h in the rows of a member that has a copy of its own; of more, those at the border are few
+_GAP = 1 << 11  # numbers between the memory of two members: what is fetched ahead for one is not the other's
+_NEAR_TAPE = 1 << 21  # bytes of a tape that stays in the caches; to a larger one, what is fetched ahead is worth more
 _NEAR_WEIGHTS = 1 << 17  # numbers; more are better divided than read by each thread, unless its rows are many
 _DEPTHS = ((1024, 64), (16384, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
 
@@ -163,7 +166,12 @@ class Forward(_Loop):
         weights = G * H * H * ITEMSIZE[dtype]
         beside = rows_beside(G) if I == H and _FIRST_CACHE < weights < _LAST_CACHE // 2 else 0
         pre_size = max(2 * capacity * G * Hp, N * panel)
-        work_size = pre_size + (N + 8) * panel
+        # a program takes one step at a time, and may set other rows and another team
+        by_rows = team is None and self.team.size > 1 and not self.team.by_units
+        # the states of a member's rows before even and odd steps; of every row, should it be the only one
+        own = N * Hp if by_rows and not keep and N * Hp <= _OWN * self.team.size else 0
+        own_c = 2 * own * cell.memory
+        work_size = pre_size + (N + 8) * panel + 2 * own + own_c + _GAP
         # the states before every step, and from row `ends` those at the rows' ends
         self.ends = shape.ends if keep else 2 * N
         states: Pieces = dict.fromkeys(("hs", "cs")[: 1 + cell.memory], ((self.ends + N, Hp), dtype))
@@ -174,9 +182,11 @@ class Forward(_Loop):
             "panels": ((G * H * Hp,), dtype),
         }  # fmt: skip
         self.tape = Layout(states | tape) if keep else None
+        tape_size = total * saved * Hp * ITEMSIZE[dtype]
         self.pack = compiled.task("pack_columns", "", dtype, gemm.PACK_COLUMNS, H=H, K=G * H, W=panel_vectors(1))
         self.block = block = Block(Layout({
-            "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * (2 * (capacity + N) + 5 * N),), "intp"),
+            "control": ((control_words(self.team.size),), "intp"),
+            "offsets": ((self.team.size * (2 * (capacity + N) + 6 * N),), "intp"),
             "work": ((self.team.size * work_size,), dtype),
         } | ({} if keep else states)))  # fmt: skip
         self.control = block["control"]
@@ -184,8 +194,9 @@ class Forward(_Loop):
             "forward", cell.name, dtype, loops.FORWARD, control=block.at("control"), offsets=block.at("offsets"),
             work=block.at("work"), **sizes_of(N, H, dtype, G), I=I, x_run=run_of(I, block_depth(G)),
             near=max(_LEAST_NEAR, near_numbers(dtype) // max(1, H + I)), ends=self.ends, reverse=reverse, keep=keep,
-            save=keep and saved > 0, past=total * saved * Hp * ITEMSIZE[dtype] > _PAST, by_units=self.team.by_units,
-            strided=ragged, together=1, fed_back=0, beside=beside, capacity=capacity, pre_size=pre_size, work_size=work_size,
+            save=keep and saved > 0, past=tape_size > _PAST, by_units=self.team.by_units, strided=ragged, together=1,
+            fed_back=0, beside=beside, capacity=capacity, pre_size=pre_size, own=own, own_c=own_c, work_size=work_size,
+            swapped=2 * (by_rows and (not keep or tape_size <= _NEAR_TAPE)),
         )  # fmt: skip
 
 
@@ -210,7 +221,7 @@ class Backward(_Loop):
         d_rows = Product(dtype, (total, I, GH), (row, 1, I), depth_of_columns(I), self.team)
         products = self.dw_ih, self.dw_hh, self.d_rows = dw_ih, dw_hh, d_rows
         self.block = block = Block(Layout({
-            "control": ((CONTROL_WORDS,), "intp"), "offsets": ((self.team.size * N,), "intp"),
+            "control": ((control_words(self.team.size),), "intp"), "offsets": ((self.team.size * N,), "intp"),
             "rows": ((max(p.team for p in products) * 8,), "intp"), "zero": ((max(H, 4 * L),), dtype),
             "dh": state, "dc": state,
             "work": ((max(p.team * p.work_size for p in products),), dtype), "dx": gates,

@@ -48,7 +48,7 @@ def build_program(name, dtype, digest):
                 if w.by_units:
                     # the next operation reads what all members write
                     met += 1
-                    barrier(w.control, team, met)
+                    barrier(w.control, member, team, met)
             for k in range(w.size):
                 own[k] += w.growth[k]
 

@@ -9,7 +9,7 @@ from fastrnn.cpu import compiled, program
 from fastrnn.cpu.kernel import Task
 from fastrnn.cpu.plan import CALL_FLOPS, Team, worth
 from fastrnn.cpu.shares import JOINED
-from fastrnn.cpu.sync import CONTROL_WORDS
+from fastrnn.cpu.sync import control_words
 from fastrnn.cpu.threads import launch
 
 
@@ -28,7 +28,8 @@ class Program:
         self._team = team = worth(flops, len(steps), groups, units=done is not None)
         self._tables = tables = _tables(operations, steps, rows, together, team)
         self._words = tables["words"].copy()  # as they are before the first step
-        self._control, self._done = np.zeros(CONTROL_WORDS, np.intp), np.zeros(groups, np.intp) if done is None else done
+        self._control = np.zeros(control_words(team.size), np.intp)
+        self._done = np.zeros(groups, np.intp) if done is None else done
         self._task = compiled.task(
             "program", "", "float32", program.PROGRAM,
             **{name: table.ctypes.data for name, table in tables.items()}, done=self._done.ctypes.data,

@@ -37,6 +37,17 @@ def share(part, count, strided, together):
 
 
 @helper
+def nth(i, count, swapped):
+    """The i-th of `count` rows, in the order in which a member takes them; swapped = 2: 2, 3, 0, 1, 6, 7, 4, 5, ...
+
+    The processor fetches what lies at equal distances before it is asked for, and beyond a member's last row lie those that
+    another one writes: the two would take cache lines from each other. In this order no three distances are equal.
+    """
+    other = i ^ swapped
+    return other if other < count else i
+
+
+@helper
 def rows_of_member(member, team, count, together):
     """The first of one member's rows and the one behind its last: `together` of them always have the same member."""
     groups = count // together

@@ -144,13 +144,13 @@ def store_vector(builder, value, pointer, index, dtype):
     builder.store(value, vector_pointer(builder, pointer, index, dtype)).align = ITEMSIZE[dtype]
 
 
-def prefetch_line(builder, pointer, index, level=2):
+def prefetch_line(builder, pointer, index, level=2, write=0):
     """Ask for the cache line of pointer[index], as far as a level of the caches."""
     byte = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    # to read; LLVM's locality is 3 for the first level, 2 for the second; data
-    builder.call(function, [builder.bitcast(builder.gep(pointer, [index]), byte), I32(0), I32(4 - level), I32(1)])
+    # LLVM's locality is 3 for the first level, 2 for the second; data
+    builder.call(function, [builder.bitcast(builder.gep(pointer, [index]), byte), I32(write), I32(4 - level), I32(1)])
 
 
 def tail_mask(builder, count, n):
@@ -195,6 +195,17 @@ def ask(typing, pointer):
 
     def codegen(context, builder, signature, args):
         prefetch_line(builder, args[0], I64(0), level=1)
+        return context.get_dummy_value()
+
+    return types.void(pointer), codegen
+
+
+@intrinsic
+def claim(typing, pointer):
+    """Ask for the cache line of a number that will be written soon, to be this core's alone."""
+
+    def codegen(context, builder, signature, args):
+        prefetch_line(builder, args[0], I64(0), level=1, write=1)
         return context.get_dummy_value()
 
     return types.void(pointer), codegen

@@ -6,33 +6,43 @@ w : the words of a kernel (see loops.py); m : a row in the order of lengths, s :
 from collections import namedtuple
 
 from fastrnn.cpu.helper import helper
-from fastrnn.cpu.shares import share
-from fastrnn.cpu.simd import shift
+from fastrnn.cpu.shares import nth, share
+from fastrnn.cpu.simd import ask, claim, load, shift, store
 
 # where a step finds its rows: s, the row of the tape before it and after it of m = 0, this member's rows
 Step = namedtuple("Step", ("s", "base", "following", "first", "by", "count"))
 # a member's own memory: the input's and the recurrent sums; of its rows the place of x, of the token, of the state before
-# and after, of y; which of the branches a row belongs to, and where the state lies that a branch continues
-Mine = namedtuple("Mine", ("pre", "sums", "x_at", "token_at", "before", "after", "y_at", "branch", "origin"))
+# and after, of y; which of the branches a row belongs to, and where the state lies that a branch continues; h and c of its
+# rows, which may be its own: then where they came from, and where they go (-1: nowhere)
+Mine = namedtuple(
+    "Mine",
+    ("pre", "sums", "x_at", "token_at", "before", "after", "y_at", "branch", "origin", "h", "c", "taken", "given"),
+)
 
 
 @helper
 def memory_of(w, part):
     """A member's own memory. Where no row branches, each is a branch of its own."""
     work, ahead = shift(w.work, part.member * w.work_size), w.capacity + w.N
-    x_at = shift(w.offsets, part.member * (2 * ahead + 5 * w.N))
+    pre = shift(work, 2 * w.own + w.own_c)
+    x_at = shift(w.offsets, part.member * (2 * ahead + 6 * w.N))
     token_at, before = shift(x_at, ahead), shift(x_at, 2 * ahead)
-    after, y_at, branch = shift(before, w.N), shift(before, 2 * w.N), shift(before, 3 * w.N)
-    origin = shift(before, 4 * w.N) if w.together > 1 else before
-    return Mine(work, shift(work, w.pre_size), x_at, token_at, before, after, y_at, branch, origin)
+    after, y_at, taken = shift(before, w.N), shift(before, 2 * w.N), shift(before, 3 * w.N)
+    given, branch = shift(before, 4 * w.N), shift(before, 5 * w.N)
+    # rows that branch have no states of their own
+    origin = taken if w.together > 1 else before
+    h, c = (work, shift(work, w.own_c)) if w.own > 0 else (w.hs, w.cs)
+    return Mine(pre, shift(pre, w.pre_size), x_at, token_at, before, after, y_at, branch, origin, h, c, taken, given)
 
 
 @helper
 def from_row(mine, i):
     """A member's memory for its rows from the i-th; where they branch, for all of them."""
-    x_at, token_at, before = shift(mine.x_at, i), shift(mine.token_at, i), shift(mine.before, i)
-    after, y_at = shift(mine.after, i), shift(mine.y_at, i)
-    return Mine(mine.pre, mine.sums, x_at, token_at, before, after, y_at, mine.branch, shift(mine.origin, i))
+    x_at, token_at, before, after = shift(mine.x_at, i), shift(mine.token_at, i), shift(mine.before, i), shift(mine.after, i)
+    y_at, origin, taken, given = shift(mine.y_at, i), shift(mine.origin, i), shift(mine.taken, i), shift(mine.given, i)
+    return Mine(
+        mine.pre, mine.sums, x_at, token_at, before, after, y_at, mine.branch, origin, mine.h, mine.c, taken, given
+    )  # fmt: skip
 
 
 @helper
@@ -70,11 +80,12 @@ def collect(w, part, s, active, mine, most):
         if filled > 0 and filled + count > most:
             break
         for i in range(count):
-            m = first + i * by
+            m = first + nth(i, count, w.swapped) * by
             mine.x_at[filled + i] = place(w, s, w.sources[m], w.x_t, w.x_n)
         if w.looked_up:
             for i in range(count):
-                mine.token_at[filled + i] = place(w, s, first + i * by, w.tokens_t, w.tokens_n)
+                m = first + nth(i, count, w.swapped) * by
+                mine.token_at[filled + i] = place(w, s, m, w.tokens_t, w.tokens_n)
         filled += count
         s += 1
     return filled, s
@@ -90,10 +101,53 @@ def state_after(w, step, m):
 def locate(w, step, mine):
     """Where this member's rows have their state before the step, after it, and their output."""
     for i in range(step.count):
-        m = step.first + i * step.by
-        mine.before[i] = (step.base + w.parents[m]) * w.Hp
-        mine.after[i] = state_after(w, step, m) * w.Hp
+        j = nth(i, step.count, w.swapped)
+        m = step.first + j * step.by
         mine.y_at[i] = place(w, step.s, m, w.y_t, w.y_n)
+        before, after = (step.base + w.parents[m]) * w.Hp, state_after(w, step, m) * w.Hp
+        if w.own > 0:
+            ends = step.s + 1 == w.s1 or step.s + 1 == w.length[m]
+            mine.taken[i], mine.given[i] = before, after if ends else -1
+            before, after = step.s % 2 * w.own + j * w.Hp, (1 - step.s % 2) * w.own + j * w.Hp
+        mine.before[i], mine.after[i] = before, after
+
+
+@helper
+def copy_state(w, h, c, at, to_h, to_c, to):
+    """A vector of units of a row's state."""
+    store(to_h, to, load(h, at))
+    if w.own_c > 0:
+        store(to_c, to, load(c, at))
+
+
+@helper
+def take_states(w, count, mine):
+    """Copy this member's states before the first step to memory of its own, where it has any."""
+    if w.own > 0:
+        for i in range(count):
+            for unit in range(0, w.Hp, w.L):
+                copy_state(w, w.hs, w.cs, mine.taken[i] + unit, mine.h, mine.c, mine.before[i] + unit)
+
+
+@helper
+def give_states(w, count, mine):
+    """Copy this member's states from there to where others find them: at a row's end, and after the last step."""
+    if w.own > 0:
+        for i in range(count):
+            if mine.given[i] >= 0:
+                for unit in range(0, w.Hp, w.L):
+                    copy_state(w, mine.h, mine.c, mine.after[i] + unit, w.hs, w.cs, mine.given[i] + unit)
+
+
+@helper
+def exchange(w, part, before, after):
+    """Where units are divided: ask for h before the step, of which the others wrote most, all of it at once; and claim where
+    this member's part of h after the step goes, which the others have read."""
+    if w.by_units:
+        for unit in range(0, w.Hp, w.L):
+            ask(shift(w.hs, before + unit))
+        for v in range(part.first * w.W, min(w.V, part.end * w.W)):
+            claim(shift(w.hs, after + v * w.L))
 
 
 @helper

@@ -15,12 +15,17 @@ from fastrnn.cpu.helper import helper
 from fastrnn.cpu.simd import I32, I64
 from fastrnn.cpu.target import TARGET
 
-# words of the control block, each on a cache line of its own
-REGISTERED, TEAM, ARRIVED = 0, 16, 32
-CONTROL_WORDS = 48
+# words of the control block, each on a cache line of its own; ARRIVED is the first member's, the others' come behind it
+_LINE = 16
+REGISTERED, TEAM, ARRIVED = 0, _LINE, 2 * _LINE
 CLOSED = 1 << 32
 _PATIENCE = 4000  # pauses that the first member waits for the others: some tens of microseconds
 _POLITE = 1000  # pauses at a barrier before giving the core away: another thread may need it to arrive
+
+
+def control_words(team: int) -> int:
+    """The size of the control block of a team."""
+    return ARRIVED + _LINE * team
 
 
 @intrinsic
@@ -39,6 +44,15 @@ def atomic_load(typing, pointer, index):
         return builder.load_atomic(builder.gep(args[0], [args[1]]), "acquire", 8)
 
     return types.intp(pointer, types.intp), codegen
+
+
+@intrinsic
+def atomic_store(typing, pointer, index, value):
+    def codegen(context, builder, signature, args):
+        builder.store_atomic(args[2], builder.gep(args[0], [args[1]]), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -92,15 +106,19 @@ def join_team(control, wanted):
 
 
 @helper
-def barrier(control, team, generation):
-    """Wait until every member has arrived `generation` times."""
-    atomic_add(control, ARRIVED, 1)
+def barrier(control, member, team, generation):
+    """Wait until every member has arrived `generation` times.
+
+    Each says so on a cache line that it alone writes: a common counter would have to come over before it can be raised.
+    """
+    atomic_store(control, ARRIVED + _LINE * member, generation)
     waited = 0
-    while atomic_load(control, ARRIVED) < generation * team:
-        pause()
-        waited += 1
-        if waited > _POLITE:
-            give_way()
+    for other in range(team):
+        while atomic_load(control, ARRIVED + _LINE * other) < generation:
+            pause()
+            waited += 1
+            if waited > _POLITE:
+                give_way()
 
 
 @intrinsic
