@@ -28,7 +28,7 @@ ways = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "revers
 def small_calls_are_divided_as_large_ones():
     plans = (plan.forward_plan, plan.backward_plan)
     with pytest.MonkeyPatch.context() as patch:
-        for least in ("FLOPS", "STEP_FLOPS", "ROWS_FLOPS", "TAPE_FLOPS", "PRODUCT_FLOPS"):
+        for least in ("FLOPS", "STEP_FLOPS", "STEP_SURE", "ROWS_FLOPS", "TAPE_FLOPS", "PRODUCT_FLOPS"):
             patch.setattr(plan, f"_TEAM_{least}", 0)
         for plans_of in plans:
             plans_of.cache_clear()

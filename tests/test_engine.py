@@ -7,7 +7,7 @@ import pytest
 import fastrnn as fr
 from fastrnn import reference
 from fastrnn.cells import REGISTRY
-from fastrnn.cpu import bound, engine, memory, plan
+from fastrnn.cpu import bound, engine, meeting, memory, plan
 from tests.helpers import ENGINE, rms
 from tests.problems import problem
 
@@ -102,6 +102,16 @@ def test_a_short_call_uses_the_threads_that_are_allowed_by_then(monkeypatch):
         with fr.num_threads(n):
             layer(x)
     assert teams == [1, 2, 1]
+
+
+def test_units_are_divided_where_threads_meet_fast_enough(monkeypatch):
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("one thread")
+    assert 0 < meeting.time_to_meet(2) < 1e-3
+    with fr.num_threads(2):
+        for seconds, step, divided in ((1e-7, 128, True), (1e-6, 128, False), (1e-6, 512, True), (1e-9, 32, False)):
+            monkeypatch.setattr(plan, "time_to_meet", lambda team, seconds=seconds: seconds)
+            assert plan.team_for(1, 4, step, 2 * step, 1000, "float32") == plan.Team(2 if divided else 1, divided)
 
 
 def test_long_calls_are_cut_into_short_ones(monkeypatch):

@@ -18,6 +18,7 @@ _KINDS = {
     "attention": ("attend", "attend_backward"),
     "program": ("program", "choose"),
     "probe": ("probe",),
+    "meeting": ("meet",),
 }
 _HOMES = {kind: home for home, kinds in _KINDS.items() for kind in kinds}
 

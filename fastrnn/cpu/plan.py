@@ -12,6 +12,7 @@ from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array
 from fastrnn.cpu import compiled, gemm, loops
 from fastrnn.cpu.kernel import Task
+from fastrnn.cpu.meeting import time_to_meet
 from fastrnn.cpu.memory import Block, Layout, Pieces, spread
 from fastrnn.cpu.sync import control_words
 from fastrnn.cpu.target import (
@@ -30,7 +31,9 @@ _LEAST_NEAR = 32  # rows that go through all panels together: as many products o
 CALL_FLOPS = 1e10  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
 _PAST = 1 << 24  # bytes of a tape that is written past the caches: what backward reads first would be gone from them as well
 _TEAM_FLOPS = 5e6  # below, a launch costs more than it saves, or all of it when the threads have gone to sleep
-_TEAM_STEP_FLOPS = 1.2e5  # below, a barrier a step costs more than it saves
+_TEAM_STEP_FLOPS = 1.2e5  # below, a meeting a step costs more than it saves, however near the cores
+_TEAM_STEP_RATE = 1e12  # flops that a step needs for each second that a meeting takes
+_TEAM_STEP_SURE = 2e6  # flops of a step that is divided without asking how long that is
 _TEAM_ROWS_FLOPS = 2.5e4  # of a step; below, threads that divide the rows wait for the lines that these share
 _TEAM_TAPE_FLOPS = 1e5  # the same in training, where the tape goes from one thread's cache to another's as well
 _TEAM_PRODUCT_FLOPS = 1e8  # of a product behind a loop of one thread, in whose cache its factors lie
@@ -61,7 +64,7 @@ def team_for(
         rows, least = (2 if G * H * K <= _NEAR_WEIGHTS else 4) * most, _TEAM_TAPE_FLOPS if keep else _TEAM_ROWS_FLOPS
         if rows <= N and step_flops >= least:
             return Team(most, False)
-        if panels >= most and step_flops >= _TEAM_STEP_FLOPS:
+        if panels >= most and _worth_meeting(step_flops, most):
             return Team(most, True)
         if N >= 2 and step_flops >= least:
             return Team(min(N, most), False)
@@ -74,9 +77,16 @@ def worth(flops: float, steps: int, rows: int, units: bool = False) -> Team:
     if most > 1 and flops * steps >= _TEAM_FLOPS:
         if rows >= most and flops >= _TEAM_ROWS_FLOPS:
             return Team(most, False)
-        if units and flops >= _TEAM_STEP_FLOPS:
+        if units and _worth_meeting(flops, most):
             return Team(most, True)
     return Team(1, False)
+
+
+def _worth_meeting(step_flops: float, team: int) -> bool:
+    """Whether a step is worth dividing by units: the members meet once a step, or after each operation of a program."""
+    if step_flops < _TEAM_STEP_FLOPS or step_flops >= _TEAM_STEP_SURE:
+        return step_flops >= _TEAM_STEP_FLOPS
+    return step_flops >= _TEAM_STEP_RATE * time_to_meet(team)
 
 
 W = TypeVar("W", "Forward", "Backward", "Alone")
