@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastrnn as fr
-from fastrnn.cpu import plan, threads
+from fastrnn.cpu import plan, team, threads
 
 CELLS = {
     "rnn_tanh": ("rnn", 1, {"nonlinearity": "tanh"}),
@@ -29,7 +29,7 @@ def small_calls_are_divided_as_large_ones():
     plans = (plan.forward_plan, plan.backward_plan)
     with pytest.MonkeyPatch.context() as patch:
         for least in ("FLOPS", "STEP_FLOPS", "STEP_SURE", "ROWS_FLOPS", "TAPE_FLOPS", "PRODUCT_FLOPS"):
-            patch.setattr(plan, f"_TEAM_{least}", 0)
+            patch.setattr(team, f"_TEAM_{least}", 0)
         for plans_of in plans:
             plans_of.cache_clear()
         yield
@@ -86,7 +86,7 @@ def row(args, cotangents, n, steps, dtype=None):
 
 def test_sizes_cover_every_way_to_divide_the_work():
     with fr.num_threads(2):
-        teams = {plan.team_for(N, 4, H, I + H, T, "float32") for T, N, I, H in SIZES}
+        teams = {team.team_for(N, 4, H, I + H, T, "float32") for T, N, I, H in SIZES}
     assert {(team.size, team.by_units) for team in teams} == {(1, False), (2, False), (2, True)}
 
 
@@ -128,7 +128,7 @@ def test_two_threads_cut_into_pieces_and_two_that_turn_out_to_be_one(cell, dtype
         plan.forward_plan.cache_clear()
         with threads._launching:
             assert same(infer(cell, args, **options), alone)
-        monkeypatch.setattr(plan, "CALL_FLOPS", 1e6)
+        monkeypatch.setattr(team, "CALL_FLOPS", 1e6)
         plan.forward_plan.cache_clear()
         assert same(infer(cell, args, **options), alone)
     plan.forward_plan.cache_clear()

@@ -7,7 +7,7 @@ import pytest
 import fastrnn as fr
 from fastrnn import reference
 from fastrnn.cells import REGISTRY
-from fastrnn.cpu import bound, engine, meeting, memory, plan
+from fastrnn.cpu import bound, engine, meeting, memory, plan, team
 from tests.helpers import ENGINE, rms
 from tests.problems import problem
 
@@ -110,15 +110,15 @@ def test_units_are_divided_where_threads_meet_fast_enough(monkeypatch):
     assert 0 < meeting.time_to_meet(2) < 1e-3
     with fr.num_threads(2):
         for seconds, step, divided in ((1e-7, 128, True), (1e-6, 128, False), (1e-6, 512, True), (1e-9, 32, False)):
-            monkeypatch.setattr(plan, "time_to_meet", lambda team, seconds=seconds: seconds)
-            assert plan.team_for(1, 4, step, 2 * step, 1000, "float32") == plan.Team(2 if divided else 1, divided)
+            monkeypatch.setattr(team, "time_to_meet", lambda team, seconds=seconds: seconds)
+            assert team.team_for(1, 4, step, 2 * step, 1000, "float32") == team.Team(2 if divided else 1, divided)
 
 
 def test_long_calls_are_cut_into_short_ones(monkeypatch):
     # a kernel cannot be interrupted: Ctrl-C is heard between the pieces, whose bits are those of the whole
     p = problem("lstm", 20, 3, 5, 33, ragged=True).cast("float32")
     whole = p.run(engine)
-    monkeypatch.setattr(plan, "CALL_FLOPS", 1e5)
+    monkeypatch.setattr(team, "CALL_FLOPS", 1e5)
     for lender in (plan.forward_plan, plan.backward_plan):
         lender.cache_clear()
     pieces = p.run(engine)

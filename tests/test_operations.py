@@ -8,7 +8,7 @@ import pytest
 import fastrnn as fr
 import fastrnn.backend
 from fastrnn import reference
-from fastrnn.cpu import plan
+from fastrnn.cpu import plan, team
 from tests.helpers import ENGINE, rms
 
 CASES = [
@@ -99,7 +99,7 @@ def test_compiled_equals_numpy(case, in_numpy):
 @pytest.mark.parametrize("k", range(3, len(CASES), 7))
 def test_the_same_bits_at_every_thread_count(k, monkeypatch):
     for least in ("FLOPS", "STEP_FLOPS", "STEP_SURE", "ROWS_FLOPS", "TAPE_FLOPS", "PRODUCT_FLOPS"):
-        monkeypatch.setattr(plan, f"_TEAM_{least}", 0)
+        monkeypatch.setattr(team, f"_TEAM_{least}", 0)
     plan.forward_plan.cache_clear()
     plan.backward_plan.cache_clear()
     with fr.num_threads(1):

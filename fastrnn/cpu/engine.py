@@ -10,9 +10,10 @@ from fastrnn.contract import Array, Gradients, Lookup, Weights
 from fastrnn.cpu import compiled, dense, gemm
 from fastrnn.cpu.kernel import Task
 from fastrnn.cpu.memory import Block, Layout, empty, name_of
-from fastrnn.cpu.plan import Forward, Shape, backward_plan, forward_plan, worth
+from fastrnn.cpu.plan import Forward, Shape, backward_plan, forward_plan
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.target import padded, panel_vectors
+from fastrnn.cpu.team import worth
 from fastrnn.cpu.threads import get_num_threads, launch
 
 _TEAM_WEIGHTS = 1 << 17  # numbers to pack; fewer are not worth a team
@@ -176,7 +177,7 @@ def gathered(cell, tape, work, dx):
     if cell.shares_gradient and "b_ih" in d and "b_hh" in d:
         d["b_hh"][...] = d["b_ih"]
     if not cell.memory:
-        work.dh += work.dc
+        np.add(work.dh, work.dc, out=work.dh)
     dh0, dc0 = rows.unsort(work.dh, H), rows.unsort(work.dc, H) if cell.memory else None
     dw = (d.get(name) for name in Weights._fields)
     table, sums = None, None

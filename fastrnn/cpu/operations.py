@@ -11,18 +11,12 @@ from fastrnn.contract import Array, Weights
 from fastrnn.cpu import attention, compiled, dense, engine, gemm, memory, program
 from fastrnn.cpu.kernel import Fields
 from fastrnn.cpu.memory import Block, Layout, name_of
-from fastrnn.cpu.plan import (
-    Backward,
-    Forward,
-    Shape,
-    Team,
-    depth_of_columns,
-    product_plan,
-    run_of,
-)  # fmt: skip
+from fastrnn.cpu.plan import Backward, Forward, Shape, run_of
+from fastrnn.cpu.product import depth_of_columns, product_plan
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.running import Operation, Program, run
 from fastrnn.cpu.target import block_depth, lanes, padded, panel_vectors
+from fastrnn.cpu.team import Team
 from fastrnn.cpu.threads import get_num_threads, launch
 
 __all__ = ["Program", "run"]  # besides what is defined here

@@ -7,9 +7,9 @@ import numpy as np
 from fastrnn.contract import Array
 from fastrnn.cpu import compiled, program
 from fastrnn.cpu.kernel import Task
-from fastrnn.cpu.plan import CALL_FLOPS, Team, worth
 from fastrnn.cpu.shares import JOINED
 from fastrnn.cpu.sync import control_words
+from fastrnn.cpu.team import Team, steps_a_call, worth
 from fastrnn.cpu.threads import launch
 
 
@@ -36,7 +36,7 @@ class Program:
             control=self._control.ctypes.data, operations=len(operations), size=tables["growth"].size,
             sentences=groups, by_units=team.by_units,
         )  # fmt: skip
-        self._steps_a_call = max(1, int(CALL_FLOPS / max(1.0, flops)))
+        self._steps_a_call = steps_a_call(flops)
 
     def run(self) -> None:
         self._tables["words"][...] = self._words
