@@ -108,7 +108,7 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
     tape = None
     if keep:
         keep_weights(work, prepared.weights, states)
-        tape = keep_tape(prepared.weights, rows, states, x, lookup)
+        tape = keep_tape(prepared.weights, rows, states, T, lookup)
     plan.give(work)
     return y, h_n, c_n, tape
 
@@ -120,16 +120,15 @@ def keep_weights(work, weights, block):
     launch(work.pack.address, work.pack.words, packers(weights.w_hh.size))
 
 
-def keep_tape(weights, rows, block, x, lookup=None):
-    """The tape of a call whose states, gates and weights are in `block`: what the caller may change is copied."""
+def keep_tape(weights, rows, block, T, lookup=None):
+    """The tape of a call of T steps whose states, gates, inputs and weights are in `block`; tokens are copied."""
     w_ih, w_hh, b_ih, b_hh = weights
-    rows.gather(x, block["x"])
     looked_up = None
     if lookup is not None:
         tokens = np.empty((rows.total, 1), np.intp)
         rows.gather(lookup.tokens[:, :, None], tokens)
         looked_up = tokens[:, 0], len(lookup.table)
-    return Tape(rows, block, (b_ih is not None, b_hh is not None), (len(x), w_ih.shape[1], w_hh.shape[1]), looked_up)
+    return Tape(rows, block, (b_ih is not None, b_hh is not None), (T, w_ih.shape[1], w_hh.shape[1]), looked_up)
 
 
 def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block, lookup: Lookup | None = None) -> None:
@@ -137,7 +136,8 @@ def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block, lookup
     work.task.set(
         **prepared.addresses, order=rows.block.at("order"), length=rows.block.at("length"),
         hs=states.at("hs"), cs=states.at("cs" if "cs" in states else "hs"),  # a cell without a memory has h for c
-        parents=rows.block.at("same"), sources=rows.block.at("same"), saved=states.at("saved") if "saved" in states else 0,
+        parents=rows.block.at("same"), sources=rows.block.at("same"),
+        **({"saved": states.at("saved"), "x_kept": states.at("x")} if "x" in states else {}),
         looked_up=lookup is not None,
     )  # fmt: skip
     if lookup is not None:

@@ -59,7 +59,7 @@ def _backward_constants(name, dtype):
 _SIZES = ("N", "H", "W", "V", "whole", "Hp", "run")
 _TABLES = ("order", "length", "offsets", "control")
 FORWARD = Fields(
-    ("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "saved", "work", "table"),
+    ("x", "w_ih", "w_hh", "b_ih", "b_hh", "hs", "cs", "y", "saved", "x_kept", "work", "table"),
     (*_TABLES, "parents", "sources", "tokens"),
     (*_SIZES, "I", "x_run", "near", "s0", "s1", "x_t", "x_n", "y_t", "y_n", "tokens_t", "tokens_n", "ends", "reverse",
      "keep", "save", "past", "by_units", "strided", "together", "fed_back", "looked_up", "beside", "capacity", "pre_size",
@@ -110,7 +110,7 @@ def many_rows(w, part, mine):
         if s == end_ahead:
             # a window of steps whose input's product is computed together, unless a step fills it
             first_ahead, f = s, 0
-            rows, end_ahead = collect(w, part, s, active, mine, w.capacity)
+            rows, end_ahead = collect(w, part, s, active, base, mine, w.capacity)
             if end_ahead > s + 1 or count <= 1:
                 input_product(w, part, 0, rows, 0, mine)
         alone = first_ahead == s and end_ahead == s + 1 and count > 1

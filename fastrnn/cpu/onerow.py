@@ -25,7 +25,7 @@ Ahead = namedtuple("Ahead", ("first", "end", "row", "rows", "tiles", "items", "d
 @helper
 def look_ahead(w, part, s, row, mine, most):
     """The window from step s on, of `most` rows."""
-    rows, end = collect(w, part, s, 1, mine, most)
+    rows, end = collect(w, part, s, 1, s, mine, most)
     if w.beside == 0 or rows < w.beside:
         return Ahead(s, end, row, rows, 0, 0, 0)
     tiles = (rows + w.beside - 1) // w.beside

@@ -242,7 +242,7 @@ class Cells:
 
     def finish(self):
         prepared, rows, states, x, lookup = self._kept
-        return engine.keep_tape(prepared.weights, rows, states, x, lookup)
+        return engine.keep_tape(prepared.weights, rows, states, len(x), lookup)
 
 
 class CellsBackward:

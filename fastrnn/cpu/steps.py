@@ -7,7 +7,7 @@ from collections import namedtuple
 
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.shares import nth, share
-from fastrnn.cpu.simd import ask, claim, load, shift, store
+from fastrnn.cpu.simd import ask, claim, load, load_part, shift, store, store_part
 
 # where a step finds its rows: s, the row of the tape before it and after it of m = 0, this member's rows
 Step = namedtuple("Step", ("s", "base", "following", "first", "by", "count"))
@@ -70,9 +70,16 @@ def rows_before(w, s):
 
 
 @helper
-def collect(w, part, s, active, mine, most):
+def keep_inputs(w, at, to):
+    """Copy a row of x to the tape: what the caller has may change."""
+    for k in range(0, w.I, w.L):
+        store_part(w.x_kept, to + k, 0, (load_part(w.x, at + k, w.I - k),), w.I - k)
+
+
+@helper
+def collect(w, part, s, active, base, mine, most):
     """The places of this member's rows of x and tokens, of steps from s, `most` rows or one step's: how many, and the step
-    after."""
+    after. In training their x goes to the tape, where that of m = 0 is row `base`."""
     filled = 0
     while s < w.s1:
         active = still_active(active, s, w.length)
@@ -82,11 +89,14 @@ def collect(w, part, s, active, mine, most):
         for i in range(count):
             m = first + nth(i, count, w.swapped) * by
             mine.x_at[filled + i] = place(w, s, w.sources[m], w.x_t, w.x_n)
+            if w.keep and (w.by_units == 0 or part.member == 0):
+                keep_inputs(w, mine.x_at[filled + i], (base + m) * w.I)
         if w.looked_up:
             for i in range(count):
                 m = first + nth(i, count, w.swapped) * by
                 mine.token_at[filled + i] = place(w, s, m, w.tokens_t, w.tokens_n)
         filled += count
+        base += active
         s += 1
     return filled, s
 
