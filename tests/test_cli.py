@@ -204,10 +204,12 @@ def test_warmup_finds_the_kernels_again_and_cache_clears_them(tmp_path):
 
 def test_info():
     found = json.loads(run("info", "--json").stdout)
-    wanted = {"fastrnn", "numba", "llvmlite", "numpy", "kernels", "threads", "layer", "features", "cache", "cached", "cuda"}
-    assert wanted <= set(found)
+    wanted = {"fastrnn", "numba", "llvmlite", "numpy", "kernels", "threads", "layer", "features", "cache", "cached"}
+    assert wanted | {"meeting", "cuda"} <= set(found)
     text = run("info").stdout
     assert all(name in text for name in found)
+    # there is no thread layer where nothing is compiled
+    assert "none" in run("info", NUMBA_DISABLE_JIT="1").stdout
 
 
 @pytest.mark.parametrize("command", ["", "profile", "bench", "info", "warmup", "cache"])

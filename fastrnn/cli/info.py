@@ -5,6 +5,8 @@ import json
 from importlib.util import find_spec
 from typing import Any
 
+from fastrnn import reference
+from fastrnn.backend import backend
 from fastrnn.cli import cache
 from fastrnn.versions import versions
 
@@ -21,10 +23,23 @@ def threading_layer() -> str:
 
     if fr.get_num_threads() == 1:
         return "none: one thread"
+    if backend() is reference:
+        return "none: the NumPy reference"
     from fastrnn.cli.warmup import launch_both
 
     launch_both()
     return str(numba.threading_layer())
+
+
+def meeting() -> str:
+    """How long the threads take to meet, on which it depends what they divide."""
+    import fastrnn as fr
+    from fastrnn.cpu.meeting import time_to_meet
+
+    threads = fr.get_num_threads()
+    if threads == 1 or backend() is reference:
+        return "none"
+    return f"{time_to_meet(threads) * 1e9:.0f} ns, {threads} threads"
 
 
 def features() -> str:
@@ -50,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
     kept = cache.state()
     found: dict[str, Any] = versions() | {
         "layer": threading_layer(),
+        "meeting": meeting(),
         "features": features(),
         "cache": kept["cache"],
         "cached": f"{kept['kernels']} kernels, {kept['bytes'] / 1e6:.1f} MB",

@@ -33,7 +33,8 @@ def run(options) -> int:
         return 0
     from fastrnn.cpu.functions import product_name
 
-    rows = [_warm(kind, "", dtype) for dtype in options.dtype for kind in _COMMON]
+    rows = [_warm("meet", "", "float32")]
+    rows += [_warm(kind, "", dtype) for dtype in options.dtype for kind in _COMMON]
     for dtype, cell in product(options.dtype, options.cell):
         rows += [_warm(kind, cell, dtype) for kind in _OF_CELL if kind != "product" or product_name(cell)]
     if options.seq2seq:
