@@ -15,31 +15,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """None of its own."""
 
 
-def threading_layer() -> str:
-    """The one in use, after a launch that makes Numba choose."""
+def team() -> dict[str, str]:
+    """Numba's thread layer, after a launch that makes it choose, and how long its threads take to meet, on which it depends
+    what they divide."""
     import numba
 
     import fastrnn as fr
 
-    if fr.get_num_threads() == 1:
-        return "none: one thread"
-    if backend() is reference:
-        return "none: the NumPy reference"
+    threads = fr.get_num_threads()
+    alone = "one thread" if threads == 1 else "the NumPy reference" if backend() is reference else ""
+    if alone:
+        return dict.fromkeys(("layer", "meeting"), f"none: {alone}")
     from fastrnn.cli.warmup import launch_both
-
-    launch_both()
-    return str(numba.threading_layer())
-
-
-def meeting() -> str:
-    """How long the threads take to meet, on which it depends what they divide."""
-    import fastrnn as fr
     from fastrnn.cpu.meeting import time_to_meet
 
-    threads = fr.get_num_threads()
-    if threads == 1 or backend() is reference:
-        return "none"
-    return f"{time_to_meet(threads) * 1e9:.0f} ns, {threads} threads"
+    launch_both()
+    return {"layer": str(numba.threading_layer()), "meeting": f"{time_to_meet(threads) * 1e9:.0f} ns, {threads} threads"}
 
 
 def features() -> str:
@@ -63,14 +54,16 @@ def device() -> str:
 
 def run(options: argparse.Namespace) -> int:
     kept = cache.state()
-    found: dict[str, Any] = versions() | {
-        "layer": threading_layer(),
-        "meeting": meeting(),
-        "features": features(),
-        "cache": kept["cache"],
-        "cached": f"{kept['kernels']} kernels, {kept['bytes'] / 1e6:.1f} MB",
-        "cuda": device(),
-    }
+    found: dict[str, Any] = (
+        versions()
+        | team()
+        | {
+            "features": features(),
+            "cache": kept["cache"],
+            "cached": f"{kept['kernels']} kernels, {kept['bytes'] / 1e6:.1f} MB",
+            "cuda": device(),
+        }
+    )
     if options.json:
         print(json.dumps(found, indent=1))
     else:

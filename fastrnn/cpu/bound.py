@@ -36,7 +36,6 @@ class _Call:
         for array in (self.x, self.y, self._hs, self._cs):
             array[...] = 0
         self._H, self._team, self._address, self._threads = H, work.team, work.task.address, get_num_threads()
-        self._control = work.control
         self._alive = (edges, rows, prepared, lookup)  # the words hold addresses only
 
     def outgrown(self) -> bool:
@@ -48,7 +47,7 @@ class _Call:
         if size > 1:
             size = min(size, get_num_threads())  # which may be fewer by now
         if self._team.by_units:
-            self._control[:] = 0
+            self._work.control[:] = 0
         launch(self._address, words, size)
 
 

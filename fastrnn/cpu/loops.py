@@ -20,6 +20,7 @@ from fastrnn.cpu.shares import JOINING, next_rows, panels_in_turn, part_of, shar
 from fastrnn.cpu.simd import add, ask, claim, load, load_part, shift, static, store, store_part
 from fastrnn.cpu.steps import (
     Step,
+    ask_row,
     collect,
     exchange,
     find_branches,
@@ -203,14 +204,6 @@ def gradients(cell, w, part, step, from_output):
 
 
 @helper
-def ask_others(w, step):
-    """Ask for the gates' gradients, of which other members wrote most, all of them at once."""
-    for i in range(step.count):
-        for k in range(0, w.G * w.H, w.L):
-            ask(shift(w.du, (step.base + step.first + i * step.by) * w.row + k))
-
-
-@helper
 def backward_row(w, part, step):
     """dh = W_hhᵀ du of a single row, the gates' sums side by side."""
     depth, done, m = w.G * w.H, 0, step.first
@@ -289,7 +282,8 @@ def build_backward(name, dtype, digest):
             if w.by_units:
                 # the product needs every unit of the row; what it writes is read by this member only
                 barrier(w.control, part.member, part.team, w.s1 - s)
-                ask_others(w, step)
+                for i in range(step.count):
+                    ask_row(w, w.du, (step.base + step.first + i * step.by) * w.row, w.G * w.H)
             if count == 1:
                 backward_row(w, part, step)
             elif count > 1:

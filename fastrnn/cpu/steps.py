@@ -91,9 +91,7 @@ def collect(w, part, s, active, base, mine, most):
             mine.x_at[filled + i] = place(w, s, w.sources[m], w.x_t, w.x_n)
             if w.keep and (w.by_units == 0 or part.member == 0):
                 keep_inputs(w, mine.x_at[filled + i], (base + m) * w.I)
-        if w.looked_up:
-            for i in range(count):
-                m = first + nth(i, count, w.swapped) * by
+            if w.looked_up:
                 mine.token_at[filled + i] = place(w, s, m, w.tokens_t, w.tokens_n)
         filled += count
         base += active
@@ -150,12 +148,18 @@ def give_states(w, count, mine):
 
 
 @helper
+def ask_row(w, numbers, at, size):
+    """Ask for a row of numbers that other members wrote, all of it at once."""
+    for k in range(0, size, w.L):
+        ask(shift(numbers, at + k))
+
+
+@helper
 def exchange(w, part, before, after):
-    """Where units are divided: ask for h before the step, of which the others wrote most, all of it at once; and claim where
-    this member's part of h after the step goes, which the others have read."""
+    """Where units are divided: ask for h before the step, and claim where this member's part of h after it goes, which the
+    others have read."""
     if w.by_units:
-        for unit in range(0, w.Hp, w.L):
-            ask(shift(w.hs, before + unit))
+        ask_row(w, w.hs, before, w.Hp)
         for v in range(part.first * w.W, min(w.V, part.end * w.W)):
             claim(shift(w.hs, after + v * w.L))
 
