@@ -6,7 +6,7 @@
     backward(cell, tape, dy, dh_n, dc_n)                         -> Gradients
     stream  (cell, prepared, N)                                  -> x, y, h, c: arrays; step(): x -> y, h, c
     bound   (cell, prepared, T, N, table)                        -> the same of T steps from a zero state, run(), and
-                                                                    outgrown(): whether a new one could use more threads;
+                                                                    outgrown(): whether a new one would use other threads;
                                                                     with the table of a lookup, its tokens besides
 
 Arguments are checked before they get here: x (T, N, I) of any strides, h0 and c0 (N, H) or None, lengths (N,) int64 or

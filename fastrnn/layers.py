@@ -11,8 +11,9 @@ from fastrnn.backend import place_of
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array, Weights
 from fastrnn.functional import check_weights
+from fastrnn.held import HeldWeights
 from fastrnn.parameters import Parameterised
-from fastrnn.serving import DeviceStream, Frozen, HeldWeights, Stream
+from fastrnn.serving import DeviceStream, Frozen, Stream
 from fastrnn.tapes import LayerGradients, LayerTape
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -37,7 +38,7 @@ class Layer(Parameterised):
         self.dtype = as_dtype("dtype", dtype)
         self._rng = np.random.default_rng(rng)
         bound = self.hidden_size**-0.5
-        self.params: dict[str, Array] = {
+        self.params = {
             name: self._rng.uniform(-bound, bound, shape).astype(self.dtype) for name, shape in self._shapes().items()
         }
         self._identity = repr(self)  # what a tape is compared by
@@ -66,7 +67,7 @@ class Layer(Parameterised):
     def _weights(self, layer: int, direction: int) -> Weights:
         keys = self._keys(layer, direction)
         width = self.hidden_size * self._directions if layer else self.input_size
-        found = [self.params[key] for key in keys] + [None] * (4 - len(keys))
+        found = [self._params[key] for key in keys] + [None] * (4 - len(keys))
         return check_weights(self._place, self._cell, tuple(found), width, self.dtype, keys)
 
     def convert(self, function: Callable[[Any], Any]) -> Self:
@@ -79,7 +80,7 @@ class Layer(Parameterised):
         >>> fr.GRU(3, 4).convert(lambda p: p.astype(np.float64))
         GRU(3, 4, dtype=float64)
         """
-        shapes, params = self._shapes(), {name: function(value) for name, value in self.params.items()}
+        shapes, params = self._shapes(), {name: function(value) for name, value in self._params.items()}
         there, dtype = place_of(*next(iter(params.items()))).arrays, None
         for name, value in params.items():
             params[name] = there.contiguous(name, value, shapes[name], dtype)
@@ -97,16 +98,18 @@ class Layer(Parameterised):
 
     # --- inference
 
-    def _prepare(self, looked_up: bool = False) -> list[list[Any]]:
-        """The weights in the backend's form; looked_up : without those of the input, whose sums will be looked up."""
+    def _stages(self) -> list[list[Weights]]:
+        """The weights, checked: [layer][direction]."""
+        return [[self._weights(layer, d) for d in range(self._directions)] for layer in range(self.num_layers)]
+
+    def _prepare(self, stages: list[list[Weights]]) -> list[list[Any]]:
+        """The same in the backend's form."""
         cell, work = REGISTRY[self._cell], self._place.backend
-        stages = [[self._weights(layer, d) for d in range(self._directions)] for layer in range(self.num_layers)]
-        if looked_up:
-            stages[0] = [weights.without(self.input_size) for weights in stages[0]]
         return [[work.prepare(cell, weights) for weights in stage] for stage in stages]
 
     def __getstate__(self):
-        # memory in use is no part of a copy
+        # a copy has these parameters as well; memory in use is no part of it
+        self._asked = object()
         return {name: value for name, value in vars(self).items() if name != "_held"}
 
     def __setstate__(self, state):
@@ -133,7 +136,7 @@ class Layer(Parameterised):
     def freeze(self) -> Frozen:
         """The layer for inference on the weights as they are now, copied and packed once."""
         own, there = copy.copy(self), self._place.arrays
-        own.params = {name: there.copied(value) for name, value in self.params.items()}
+        own.params = {name: there.copied(value) for name, value in self._params.items()}
         return Frozen(own)
 
     def stream(self, batch_size: int = 1) -> Stream | DeviceStream:
@@ -180,7 +183,7 @@ class Layer(Parameterised):
         dstates = [there.stacked(kept) for kept in starts]
         dx, state = self._result(dy, dstates, tape.unbatched)
         first = tuple(g for g in stage if g.table is not None)
-        return LayerGradients(dx, state, {name: params[name] for name in self.params if name in params}, first)
+        return LayerGradients(dx, state, {name: params[name] for name in self._params if name in params}, first)
 
     # --- the way through
 

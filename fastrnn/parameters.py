@@ -52,25 +52,38 @@ class Joined(MutableMapping[str, Array]):
 class Parameterised:
     """What has `params`, a mapping of names to arrays of `dtype`."""
 
-    params: MutableMapping[str, Array]
+    _params: MutableMapping[str, Array]
+    _asked: object  # another one each time that the parameters are handed out: who has them may change them
     dtype: Any
+
+    @property
+    def params(self) -> MutableMapping[str, Array]:
+        """Names to arrays, which may be changed in place and replaced."""
+        # in this order: one who counts how many have them misses nobody (see held.py)
+        params = self._params
+        self._asked = object()
+        return params
+
+    @params.setter
+    def params(self, params: MutableMapping[str, Array]) -> None:
+        self._params, self._asked = params, object()
 
     @property
     def on_device(self) -> bool:
         """Whether the parameters are in a GPU's memory."""
-        return on_device(next(iter(self.params.values())))
+        return on_device(next(iter(self._params.values())))
 
     @property
     def _place(self) -> Place:
         """Where the parameters are."""
-        return place_of(*next(iter(self.params.items())))
+        return place_of(*next(iter(self._params.items())))
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: value.shape for name, value in self.params.items()}
+        return {name: value.shape for name, value in self._params.items()}
 
     def state_dict(self) -> dict[str, Array]:
         """A copy of the parameters by name, on the host."""
-        return {name: np.array(place_of(name, p).arrays.to_host(p)) for name, p in self.params.items()}
+        return {name: np.array(place_of(name, p).arrays.to_host(p)) for name, p in self._params.items()}
 
     def load_state_dict(self, state: Any) -> None:
         """Take copies of the parameters in `state`, a mapping of every name to an array or torch tensor of its shape.
@@ -91,6 +104,6 @@ class Parameterised:
                 raise TypeError(f"{name}: got dtype {value.dtype}, wanted floating point")
             if value.shape != shape:
                 raise ValueError(f"{name}: got shape {value.shape}, wanted {shape}")
-            there, like = place_of(name, self.params[name]).arrays, self.params[name]
+            there, like = place_of(name, self._params[name]).arrays, self._params[name]
             taken[name] = there.placed(np.array(value, self.dtype if self.dtype in DTYPES else np.float32, order="C"), like)
         self.params.update(taken)

@@ -1,9 +1,7 @@
-"""Layers in service: weights held from call to call, packed once (Frozen), and one time step at a time (Stream)."""
+"""Layers in service: short calls, weights packed once (Frozen), and one time step at a time (Stream)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -75,79 +73,12 @@ class ShortCalls:
         return y, state
 
 
-class _Held(NamedTuple):
-    form: Any  # the backend's, [layer][direction]
-    refresh: Any  # brings one of them up to date
-    arrays: list[Any]  # that it came from
-    calls: Spares  # short ones on it
-
-
-class HeldWeights:
-    """A layer's weights in the backend's form, held from call to call and brought up to date by each; one call at a time."""
-
-    _MOST, _SIZE = 2, 1 << 22  # how many forms are held, of how many numbers at most
-
-    def __init__(self, layer: Any):
-        self._layer, self._short = layer, ShortCalls(layer)
-        self._spare: list[_Held] = []
-
-    def fit(self, x: Any, state: Any, lengths: Any) -> bool:
-        return self._short.weights <= self._SIZE and self._short.fit(x, state, lengths)
-
-    def short(self, x: Any) -> Any:
-        """A call that fits."""
-        held = self._take()
-        result = self._short.run(held.calls, held.form, x)
-        self._give(held)
-        return result
-
-    @contextmanager
-    def prepared(self) -> Iterator[Any]:
-        """The weights as they are now, for one call of any kind."""
-        held = self._take()
-        yield held.form
-        self._give(held)
-
-    def _take(self) -> _Held:
-        try:
-            held = self._spare.pop()  # another thread's call has another one
-        except IndexError:
-            held = None
-        if held is None or not self._refresh(held):
-            held = _Held(self._layer._prepare(), self._layer._place.backend.refresh, self._sources(), Spares())
-        return held
-
-    def _give(self, held: _Held) -> None:
-        if held.arrays and len(self._spare) < self._MOST:
-            self._spare.append(held)
-
-    def _refresh(self, held: _Held) -> bool:
-        """Bring a form up to date; False where the parameters are no longer the arrays that it came from."""
-        now = self._layer.params
-        if len(held.arrays) != len(now) or any(a is not b for a, b in zip(held.arrays, now.values(), strict=True)):
-            return False
-        for stage in held.form:
-            for one in stage:
-                held.refresh(one)
-        return True
-
-    def _sources(self) -> list[Any]:
-        """The arrays that a form can be brought up to date from; none where they are many or have to be converted."""
-        layer = self._layer
-        if self._short.weights > self._SIZE:
-            return []
-        each = [layer._weights(k, d) for k in range(layer.num_layers) for d in range(layer._directions)]
-        used = {id(w) for weights in each for w in weights}
-        arrays = list(layer.params.values())
-        return arrays if all(id(a) in used for a in arrays) else []
-
-
 class Frozen:
     """A layer's weights, copied and packed once; called as the layer is."""
 
     def __init__(self, layer: Any):
         """layer : a layer of this object's own"""
-        self._layer, self._prepared = layer, layer._prepare()
+        self._layer, self._prepared = layer, layer._prepare(layer._stages())
         self._short, self._calls = ShortCalls(layer), Spares()
 
     def __call__(self, x, state=None, *, lengths=None):
@@ -257,7 +188,7 @@ class DeviceStream:
     def state(self):
         """The state now, a copy: (L, N, H), a pair (h, c) for an LSTM."""
         there = self._layer._place.arrays
-        states = [there.copied(s) for s in self._states or self._start(next(iter(self._layer.params.values())))]
+        states = [there.copied(s) for s in self._states or self._start(next(iter(self._layer._params.values())))]
         return tuple(states) if len(states) > 1 else states[0]
 
     def reset(self, rows: Any = None) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import fastrnn as fr
-from fastrnn.cpu import plan, team, threads
+from fastrnn.cpu import team, threads
+from tests.helpers import divide_small_calls, forget_plans
 
 CELLS = {
     "rnn_tanh": ("rnn", 1, {"nonlinearity": "tanh"}),
@@ -26,15 +27,10 @@ ways = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "revers
 
 @pytest.fixture(autouse=True, scope="module")
 def small_calls_are_divided_as_large_ones():
-    plans = (plan.forward_plan, plan.backward_plan)
     with pytest.MonkeyPatch.context() as patch:
-        for least in ("FLOPS", "STEP_FLOPS", "STEP_SURE", "ROWS_FLOPS", "TAPE_FLOPS", "PRODUCT_FLOPS"):
-            patch.setattr(team, f"_TEAM_{least}", 0)
-        for plans_of in plans:
-            plans_of.cache_clear()
+        divide_small_calls(patch)
         yield
-    for plans_of in plans:
-        plans_of.cache_clear()
+    forget_plans()
 
 
 def problem(cell, dtype, size, seed=0):
@@ -86,7 +82,7 @@ def row(args, cotangents, n, steps, dtype=None):
 
 def test_sizes_cover_every_way_to_divide_the_work():
     with fr.num_threads(2):
-        teams = {team.team_for(N, 4, H, I + H, T, "float32") for T, N, I, H in SIZES}
+        teams = {team.choose(N, 4, H, I + H, T, "float32", 2).now() for T, N, I, H in SIZES}
     assert {(team.size, team.by_units) for team in teams} == {(1, False), (2, False), (2, True)}
 
 
@@ -125,13 +121,13 @@ def test_two_threads_cut_into_pieces_and_two_that_turn_out_to_be_one(cell, dtype
     with fr.num_threads(1):
         alone = infer(cell, args, **options)
     with fr.num_threads(2):
-        plan.forward_plan.cache_clear()
+        forget_plans()
         with threads._launching:
             assert same(infer(cell, args, **options), alone)
         monkeypatch.setattr(team, "CALL_FLOPS", 1e6)
-        plan.forward_plan.cache_clear()
+        forget_plans()
         assert same(infer(cell, args, **options), alone)
-    plan.forward_plan.cache_clear()
+    forget_plans()
 
 
 @cells

@@ -1,5 +1,8 @@
 """The compiled kernels against the reference in double precision, into memory full of NaN: every cell, dtype, odd size."""
 
+import subprocess
+import sys
+
 import numba
 import numpy as np
 import pytest
@@ -7,8 +10,8 @@ import pytest
 import fastrnn as fr
 from fastrnn import reference
 from fastrnn.cells import REGISTRY
-from fastrnn.cpu import bound, engine, meeting, memory, plan, team
-from tests.helpers import ENGINE, rms
+from fastrnn.cpu import bound, engine, memory, plan, team
+from tests.helpers import ENGINE, forget_plans, rms
 from tests.problems import problem
 
 SIZES = [
@@ -104,14 +107,42 @@ def test_a_short_call_uses_the_threads_that_are_allowed_by_then(monkeypatch):
     assert teams == [1, 2, 1]
 
 
-def test_units_are_divided_where_threads_meet_fast_enough(monkeypatch):
+# step of an LSTM: N, H; what two threads divide whose cores share a cache, and what others do
+DIVIDED = {(1, 32): (None, None), (1, 128): ("units", None), (1, 512): ("units", "units"), (4, 16): ("rows", None),
+           (9, 48): ("rows", "rows"), (8, 40): ("rows", None), (4, 256): ("units", "units")}  # fmt: skip
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("N, H", DIVIDED)
+def test_what_threads_divide_depends_on_how_fast_they_meet(N, H, apart, monkeypatch):
+    monkeypatch.setattr(team, "time_to_meet", lambda team: 3.6e-7 if apart else 8e-8)
+    divided = DIVIDED[N, H][apart]
+    assert team.choose(N, 4, H, 2 * H, 10_000, "float32", 2).now() == team.Team(2 if divided else 1, divided == "units")
+
+
+def test_threads_are_chosen_anew_when_cores_move_apart(monkeypatch):
     if numba.config.NUMBA_NUM_THREADS < 2:
         pytest.skip("one thread")
-    assert 0 < meeting.time_to_meet(2) < 1e-3
+    layer, x, teams = fr.RNN(256, 256, rng=0), np.ones((100, 1, 256), np.float32), []
+    for home in (bound, plan):
+        launch = home.launch
+        monkeypatch.setattr(
+            home, "launch", lambda address, words, team, launch=launch: (teams.append(team), launch(address, words, team))
+        )
     with fr.num_threads(2):
-        for seconds, step, divided in ((1e-7, 128, True), (1e-6, 128, False), (1e-6, 512, True), (1e-9, 32, False)):
+        for seconds in (8e-8, 3.6e-7, 8e-8):
             monkeypatch.setattr(team, "time_to_meet", lambda team, seconds=seconds: seconds)
-            assert team.team_for(1, 4, step, 2 * step, 1000, "float32") == team.Team(2 if divided else 1, divided)
+            layer(x)  # a short call
+            layer(x, x[:1])
+    assert teams == [2, 2, 1, 1, 2, 2]
+
+
+def test_the_first_meeting_of_a_process_is_not_that_of_starting_threads():
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("one thread")
+    code = "from fastrnn.cpu.meeting import time_to_meet; print(time_to_meet(2))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert 0 < float(done.stdout) < 5e-5
 
 
 def test_long_calls_are_cut_into_short_ones(monkeypatch):
@@ -119,10 +150,8 @@ def test_long_calls_are_cut_into_short_ones(monkeypatch):
     p = problem("lstm", 20, 3, 5, 33, ragged=True).cast("float32")
     whole = p.run(engine)
     monkeypatch.setattr(team, "CALL_FLOPS", 1e5)
-    for lender in (plan.forward_plan, plan.backward_plan):
-        lender.cache_clear()
+    forget_plans()
     pieces = p.run(engine)
-    for lender in (plan.forward_plan, plan.backward_plan):
-        lender.cache_clear()
+    forget_plans()
     for key in whole:
         np.testing.assert_array_equal(whole[key], pieces[key])

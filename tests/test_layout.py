@@ -24,13 +24,14 @@ ALLOWED = {
     "tapes": {"contract"},
     "functional": {"arrays", "backend", "cells", "contract"},
     "serving": {"arrays", "backend", "cells"},
-    "layers": {"arrays", "backend", "cells", "contract", "functional", "parameters", "serving", "tapes"},
+    "held": {"contract", "serving"},
+    "layers": {"arrays", "backend", "cells", "contract", "functional", "held", "parameters", "serving", "tapes"},
     "seq2seq": {"arrays", "backend", "cells", "choices", "contract", "layers", "serving", "parameters", "seq2seq", "tapes"},
     "bench": {"bench", "cells", "contract", "cpu", "cuda", "reference"},
 }
 FRAMEWORKS = {"torch", "jax", "onnx", "onnxruntime", "keras"}
 NO_NUMBA = {"pointwise", "cell", "choices", "contract", "cells", "reference", "reference_ops", "arrays", "functional",
-            "parameters", "serving", "tapes", "layers", "seq2seq"}  # fmt: skip
+            "parameters", "serving", "held", "tapes", "layers", "seq2seq"}  # fmt: skip
 
 
 def room(path):

@@ -8,8 +8,7 @@ import pytest
 import fastrnn as fr
 import fastrnn.backend
 from fastrnn import reference
-from fastrnn.cpu import plan, team
-from tests.helpers import ENGINE, rms
+from tests.helpers import ENGINE, divide_small_calls, forget_plans, rms
 
 CASES = [
     (cell, attention, feeding, sizes)
@@ -98,14 +97,12 @@ def test_compiled_equals_numpy(case, in_numpy):
 
 @pytest.mark.parametrize("k", range(3, len(CASES), 7))
 def test_the_same_bits_at_every_thread_count(k, monkeypatch):
-    for least in ("FLOPS", "STEP_FLOPS", "STEP_SURE", "ROWS_FLOPS", "TAPE_FLOPS", "PRODUCT_FLOPS"):
-        monkeypatch.setattr(team, f"_TEAM_{least}", 0)
-    plan.forward_plan.cache_clear()
-    plan.backward_plan.cache_clear()
+    divide_small_calls(monkeypatch)
     with fr.num_threads(1):
         alone = everything(k, *CASES[k], "float32")
     with fr.num_threads(2):
         together = everything(k, *CASES[k], "float32")
+    forget_plans()
     for name, value in alone.items():
         assert value.tobytes() == together[name].tobytes(), name
 

@@ -36,6 +36,7 @@ def of_fastrnn(w: Workload, threads: int, frozen: bool = False) -> Call:
     if w.work == "training":
 
         def training():
+            _ = layer.params  # as an optimizer does, who changes them: they are packed anew
             (y, _), tape = layer.forward(x)
             g = layer.backward(tape, dy)
             return y, g.x, g.params["weight_hh_l0"]

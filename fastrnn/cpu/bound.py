@@ -9,7 +9,7 @@ from fastrnn.cell import Cell
 from fastrnn.contract import Array, Lookup
 from fastrnn.cpu.engine import Prepared, connect
 from fastrnn.cpu.memory import Block, Layout
-from fastrnn.cpu.plan import Shape, forward_plan
+from fastrnn.cpu.plan import Shape, forward_choice, forward_plan
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.threads import get_num_threads, launch
 
@@ -23,7 +23,10 @@ class _Call:
         """table : of a lookup, whose tokens (steps_of_x, N) are the call's own as well"""
         N, I, H, dtype = len(rows), prepared.weights.w_ih.shape[1], prepared.weights.w_hh.shape[1], prepared.dtype
         shape = Shape(cell.name, dtype, N, I, H, steps, N * steps, False, False)
-        self._work = work = forward_plan(shape, False, get_num_threads()).take()
+        self._threads = get_num_threads()
+        self._choice = forward_choice(shape, False, self._threads)
+        self._team = self._choice.now()
+        self._work = work = forward_plan(shape, False, self._team).take()
         edges = Block(Layout({"x": ((steps, N, I), dtype), "y": ((steps, N, H), dtype)}))
         lookup = None if table is None else Lookup(table, np.zeros((steps, N), np.intp))
         connect(work, prepared, rows, work.block, lookup)
@@ -35,12 +38,12 @@ class _Call:
         self._cs = work.block["cs"].reshape(3, N, -1) if cell.memory else self._hs
         for array in (self.x, self.y, self._hs, self._cs):
             array[...] = 0
-        self._H, self._team, self._address, self._threads = H, work.team, work.task.address, get_num_threads()
+        self._H, self._address = H, work.task.address
         self._alive = (edges, rows, prepared, lookup)  # the words hold addresses only
 
     def outgrown(self) -> bool:
-        """Whether more threads are allowed now than when this was laid out."""
-        return get_num_threads() > self._threads
+        """Whether other threads are right now than when this was laid out."""
+        return get_num_threads() > self._threads or self._choice.now() is not self._team
 
     def _launch(self, words) -> None:
         size = self._team.size

@@ -218,7 +218,7 @@ class Cells:
         # where nothing is kept, rows never end: the state moves between the two halves of its buffer
         rows = Rows.of(T if keep else T + 1, N, None, False)
         shape = Shape(cell.name, dtype, N, I, H, rows.steps, rows.total, False, False)
-        self._work = work = Forward(shape, keep, Team(get_num_threads(), False))
+        self._work = work = Forward(shape, keep, Team(get_num_threads(), False), in_program=True)
         states = Block(work.tape) if keep else work.block
         engine.connect(work, prepared, rows, states, lookup)
         if keep:

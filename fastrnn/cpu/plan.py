@@ -20,7 +20,7 @@ from fastrnn.cpu.target import (
     panel_vectors,
     rows_beside,
 )
-from fastrnn.cpu.team import Team, steps_a_call, team_for
+from fastrnn.cpu.team import Choice, Team, choose, steps_a_call
 from fastrnn.cpu.threads import launch
 
 _AHEAD_ROWS = 48  # rows of the input's product that are computed together
@@ -53,15 +53,30 @@ class Shape(NamedTuple):
 
 
 @lru_cache(64)
-def forward_plan(shape: Shape, keep: bool, threads: int) -> Plan["Forward"]:
-    """The plan of a forward call; `threads`, what get_num_threads() says now."""
-    return Plan(lambda: Forward(shape, keep))
+def forward_choice(shape: Shape, keep: bool, threads: int) -> Choice:
+    """The team of a forward loop."""
+    cell, dtype, N, I, H, steps, *_ = REGISTRY[shape.cell], *shape[1:]
+    return choose(N, cell.n_gates, H, I + H, steps, dtype, threads, keep=keep)
 
 
 @lru_cache(64)
-def backward_plan(shape: Shape, biases: tuple[bool, bool], threads: int) -> Plan["Backward"]:
+def backward_choice(shape: Shape, threads: int) -> Choice:
+    """The same of a backward loop, divided as the forward loop was, from the same numbers: what a thread wrote lies in its
+    own cache."""
+    cell, dtype, N, I, H, steps, *_ = REGISTRY[shape.cell], *shape[1:]
+    return choose(N, cell.n_gates, H, I + H, steps, dtype, threads, keep=True, panel=panel_vectors(1))
+
+
+@lru_cache(64)
+def forward_plan(shape: Shape, keep: bool, team: Team) -> Plan["Forward"]:
+    """The plan of a forward call."""
+    return Plan(lambda: Forward(shape, keep, team))
+
+
+@lru_cache(64)
+def backward_plan(shape: Shape, biases: tuple[bool, bool], team: Team) -> Plan["Backward"]:
     """The plan of a backward call."""
-    return Plan(lambda: Backward(shape, biases))
+    return Plan(lambda: Backward(shape, biases, team))
 
 
 class _Loop(Work):
@@ -91,10 +106,10 @@ class _Loop(Work):
 class Forward(_Loop):
     """The work of a forward call."""
 
-    def __init__(self, shape: Shape, keep: bool, team: Team | None = None):
+    def __init__(self, shape: Shape, keep: bool, team: Team, in_program: bool = False):
         cell, dtype, N, I, H, steps, total, ragged, reverse = REGISTRY[shape.cell], *shape[1:]
         G, Hp, L = cell.n_gates, padded(H, dtype), lanes(dtype)
-        self.team, self.steps = team or team_for(N, G, H, I + H, steps, dtype, keep=keep), range(steps)
+        self.team, self.steps = team, range(steps)
         self.steps_a_call = steps_a_call(2.0 * N * G * H * (I + H))
         capacity, panel = _AHEAD_ROWS, panel_vectors(G) * G * L
         # a single row's weights that come from behind the first cache, but not from memory
@@ -102,7 +117,7 @@ class Forward(_Loop):
         beside = rows_beside(G) if I == H and _FIRST_CACHE < weights < _LAST_CACHE // 2 else 0
         pre_size = max(2 * capacity * G * Hp, N * panel)
         # a program takes one step at a time, and may set other rows and another team
-        by_rows = team is None and self.team.size > 1 and not self.team.by_units
+        by_rows = team.size > 1 and not team.by_units and not in_program
         # the states of a member's rows before even and odd steps; of every row, should it be the only one
         own = N * Hp if by_rows and not keep and N * Hp <= _OWN * self.team.size else 0
         own_c = 2 * own * cell.memory
@@ -140,12 +155,10 @@ class Forward(_Loop):
 class Backward(_Loop):
     """The work of a backward call: the loop, and the products behind it."""
 
-    def __init__(self, shape: Shape, biases: tuple[bool, bool], team: Team | None = None):
+    def __init__(self, shape: Shape, biases: tuple[bool, bool], team: Team):
         cell, dtype, N, I, H, steps, total, ragged, reverse = REGISTRY[shape.cell], *shape[1:]
-        G, Hp, L, panel = cell.n_gates, padded(H, dtype), lanes(dtype), panel_vectors(1)
-        # divided as the forward pass was, from the same numbers: what a thread wrote lies in its own cache
-        self.team = team or team_for(N, G, H, I + H, steps, dtype, keep=True, panel=panel)
-        self.steps = range(steps - 1, -1, -1)
+        G, Hp, L = cell.n_gates, padded(H, dtype), lanes(dtype)
+        self.team, self.steps = team, range(steps - 1, -1, -1)
         self.steps_a_call = steps_a_call(2.0 * N * G * H * H)
         GH, shared = G * H, cell.shares_gradient
         row = spread(GH, dtype)

@@ -1,20 +1,32 @@
 """How many threads a piece of work is worth, and what they divide. The figures are measured ones."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastrnn.cpu.meeting import time_to_meet
 from fastrnn.cpu.target import lanes, padded, panel_vectors
 from fastrnn.cpu.threads import get_num_threads
 
 CALL_FLOPS = 1e10  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
-_TEAM_FLOPS = 5e6  # below, a launch costs more than it saves, or all of it when the threads have gone to sleep
-_TEAM_STEP_FLOPS = 1.2e5  # below, a meeting a step costs more than it saves, however near the cores
-_TEAM_STEP_RATE = 1e12  # flops that a step needs for each second that a meeting takes
-_TEAM_STEP_SURE = 2e6  # flops of a step that is divided without asking how long that is
-_TEAM_ROWS_FLOPS = 2.5e4  # of a step; below, threads that divide the rows wait for the lines that these share
-_TEAM_TAPE_FLOPS = 1e5  # the same in training, where the tape goes from one thread's cache to another's as well
-_TEAM_PRODUCT_FLOPS = 1e8  # of a product behind a loop of one thread, in whose cache its factors lie
+_UNITS_RATE = 1e12  # flops that a step divided by units needs for each second that a meeting takes
+_NEAR = 1.5e-7  # seconds that a meeting takes at most where cores share a cache
 _NEAR_WEIGHTS = 1 << 17  # numbers; more are better divided than read by each thread, unless its rows are many
+
+
+class Least(NamedTuple):
+    """Flops from which threads pay."""
+
+    call: float = 5e6  # below, a launch costs more than it saves, or all of it when the threads have gone to sleep
+    rows: float = 4e3  # of a step; below, threads that divide its rows wait for the lines that these share
+    rows_apart: float = 3e5  # the same where what they share has far to go
+    units: float = 3.5e4  # of a step; below, a meeting costs more than it saves, however near the cores
+    units_sure: float = 2e6  # of a step that is divided without asking how long a meeting takes
+    program_rows: float = 2.5e4  # the same of a step of a program, which does not choose again
+    program_units: float = 1.2e5
+    product: float = 1e8  # of a product behind a loop of one thread, in whose cache its factors lie
+
+
+LEAST = Least()
 
 
 @dataclass(frozen=True)
@@ -23,47 +35,65 @@ class Team:
     by_units: bool
 
 
-def team_for(
-    N: int, G: int, H: int, K: int, steps: int, dtype: str, *, keep: bool = False, panel: int | None = None
-) -> Team:
-    """How many threads a loop is worth, and what they divide: the rows, or the units, `panel` vectors at a time.
+@dataclass(frozen=True)
+class Choice:
+    """The team of a loop: `near` while its threads meet within so many seconds, `far` while they do not.
+
+    The system moves threads from core to core, so it is chosen at every call.
+    """
+
+    near: Team
+    far: Team
+    within: float = 0.0
+
+    def now(self) -> Team:
+        if self.near is self.far:
+            return self.near
+        return self.near if time_to_meet(self.near.size) <= self.within else self.far
+
+
+_ALONE = Team(1, False)
+
+
+def choose(
+    N: int, G: int, H: int, K: int, steps: int, dtype: str, most: int, *, keep: bool = False, panel: int | None = None
+) -> Choice:
+    """How many of `most` threads a loop is worth, and what they divide: the rows, or the units, `panel` vectors at a time.
 
     keep : whether a tape is written or read
     """
     panels = -(-padded(H, dtype) // (lanes(dtype) * (panel or panel_vectors(G))))
-    most, step_flops = get_num_threads(), 2.0 * N * G * H * K
-    if most > 1 and step_flops * steps >= (4 if keep else 1) * _TEAM_FLOPS:
-        rows, least = (2 if G * H * K <= _NEAR_WEIGHTS else 4) * most, _TEAM_TAPE_FLOPS if keep else _TEAM_ROWS_FLOPS
-        if rows <= N and step_flops >= least:
-            return Team(most, False)
-        if panels >= most and _worth_meeting(step_flops, most):
-            return Team(most, True)
-        if N >= 2 and step_flops >= least:
-            return Team(min(N, most), False)
-    return Team(1, False)
+    step_flops = 2.0 * N * G * H * K
+    if most == 1 or step_flops * steps < (4 if keep else 1) * LEAST.call:
+        return Choice(_ALONE, _ALONE)
+    by_rows = Team(min(N, most), False) if N > 1 and step_flops >= LEAST.rows else _ALONE
+    far = by_rows if step_flops >= LEAST.rows_apart else _ALONE
+    rows = (2 if G * H * K <= _NEAR_WEIGHTS else 4) * most
+    if rows <= N or panels < most or step_flops < LEAST.units:
+        return Choice(by_rows, far, _NEAR)
+    by_units = Team(most, True)
+    return Choice(by_units, by_units if step_flops >= LEAST.units_sure else far, _patience(step_flops))
 
 
 def worth(flops: float, steps: int, rows: int, units: bool = False) -> Team:
     """The team for a program of `steps` steps of so many flops each: dividing its rows, or its units where it may."""
     most = get_num_threads()
-    if most > 1 and flops * steps >= _TEAM_FLOPS:
-        if rows >= most and flops >= _TEAM_ROWS_FLOPS:
+    if most > 1 and flops * steps >= LEAST.call:
+        if rows >= most and flops >= LEAST.program_rows:
             return Team(most, False)
-        if units and _worth_meeting(flops, most):
+        if units and flops >= LEAST.program_units and (flops >= LEAST.units_sure or time_to_meet(most) <= _patience(flops)):
             return Team(most, True)
-    return Team(1, False)
+    return _ALONE
 
 
-def _worth_meeting(step_flops: float, team: int) -> bool:
-    """Whether a step is worth dividing by units: the members meet once a step, or after each operation of a program."""
-    if step_flops < _TEAM_STEP_FLOPS or step_flops >= _TEAM_STEP_SURE:
-        return step_flops >= _TEAM_STEP_FLOPS
-    return step_flops >= _TEAM_STEP_RATE * time_to_meet(team)
+def _patience(step_flops: float) -> float:
+    """Seconds that a meeting may take for a step of so many flops to be worth dividing by units."""
+    return max(_NEAR, step_flops / _UNITS_RATE)
 
 
 def threads_of_product(flops: float, loop: Team) -> int:
     """How many threads a product is worth that follows a loop of that team."""
-    least = _TEAM_FLOPS if loop.size > 1 else _TEAM_PRODUCT_FLOPS
+    least = LEAST.call if loop.size > 1 else LEAST.product
     return get_num_threads() if least < flops else 1
 
 

@@ -100,6 +100,11 @@ class Encoder(Parameterised):
         """W_ih and b_ih of the first layer's directions."""
         return [input_of(self.rnn._weights(0, d), self.embedding.size) for d in range(self.directions)]
 
+    def _form(self) -> list[list[Any]]:
+        """The stack's weights in the backend's form, without those of its input, whose sums are looked up."""
+        first, *others = self.rnn._stages()
+        return self.rnn._prepare([[weights.without(self.embedding.size) for weights in first], *others])
+
     def _through(self, form, sums, index, lengths, rng):
         """The stack on the sums (K, G*H) that the first layer's directions look up by index (S, N): memory, state, tape."""
         rnn, (S, N) = self.rnn, index.shape
@@ -113,7 +118,7 @@ class Encoder(Parameterised):
         tokens, lengths = self._checked(tokens, lengths)
         source, inputs = embedded(self.embedding, tokens), self._inputs()
         sums = [sums_of(source.rows, *given) for given in inputs]
-        memory, state, tape = self._through(self.rnn._prepare(looked_up=True), sums, source.index, lengths, rng)
+        memory, state, tape = self._through(self._form(), sums, source.index, lengths, rng)
         kept = [] if rng is None else [operations().copied(w) for w, _ in inputs]
         return (memory, state), EncoderTape(source, kept, tape)
 
@@ -158,7 +163,7 @@ class FrozenEncoder:
 
     def __init__(self, encoder: Encoder):
         """encoder : one of this object's own"""
-        self._encoder, self._form = encoder, encoder.rnn._prepare(looked_up=True)
+        self._encoder, self._form = encoder, encoder._form()
         self._sums = [sums_of(encoder.embedding.table(), *given) for given in encoder._inputs()]
         self._short, self._calls = ShortCalls(encoder.rnn), Spares()
 
