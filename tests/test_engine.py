@@ -62,6 +62,15 @@ def test_outputs_and_all_gradients(name, dtype, size, ragged, reverse, threads):
 
 
 @CELL
+@DTYPE
+@pytest.mark.parametrize("N", [1, 7])
+def test_any_number_of_units(name, dtype, N):
+    # the gates of a last panel that is not whole follow each other closely
+    for H in (*range(1, 36), 50, 61, 102):
+        agree(problem(name, 3, N, 2, H, seed=H), dtype)
+
+
+@CELL
 @pytest.mark.parametrize("missing", ["b_ih", "b_hh", "both"])
 def test_without_biases(name, missing):
     p = problem(name, 4, 3, 5, 18)

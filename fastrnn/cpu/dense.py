@@ -73,7 +73,7 @@ def build_linear(name, dtype, digest):
                 unit = panel * w.W * L
                 row = min(w.W * L, w.V * L - unit)
                 following = shift(w.w_ih, min(panel + 1, panel1 - 1) * w.W * L * w.I)
-                input_panel(w, panel, following, count, offsets, sums, row)
+                input_panel(w, panel, row // L, following, count, offsets, sums, row)
                 finish_linear(w, i, count, unit, row, sums)
         restore_denormals(mode)
 

@@ -12,6 +12,7 @@ from fastrnn.cells import REGISTRY
 from fastrnn.cpu.cellcode import advance_function
 from fastrnn.cpu.rowcode import advance_row_function
 from fastrnn.cpu.simd import I64
+from fastrnn.cpu.target import panel_vectors
 from fastrnn.cpu.tile import beside_function, product_function, row_function
 
 # what a kernel of each kind tells the addresses of
@@ -19,15 +20,20 @@ NAMES = {"product": ("product",), "step": ("product_of_row", "product_of_parts",
 
 
 def product_name(name):
-    """The cell of whose gates a product is: none where there is one gate, whose product serves every cell."""
-    return name if name and REGISTRY[name].n_gates > 1 else ""
+    """The cell of whose panels a product is: none where they are as wide as those of one gate, whose product serves all."""
+    return name if name and _vectors(name) != _vectors("") else ""
+
+
+def _vectors(name):
+    gates = REGISTRY[name].n_gates if name else 1
+    return gates * panel_vectors(gates)
 
 
 def _functions(module, kind, name, dtype):
     """Those of a kind, for the cell of that name; without one, a product of one gate."""
-    gates = REGISTRY[name].n_gates if name else 1
     if kind == "product":
-        return (product_function(module, dtype, gates),)
+        return (product_function(module, dtype, _vectors(name)),)
+    gates = REGISTRY[name].n_gates
     return (
         row_function(module, dtype, gates, 1),
         row_function(module, dtype, 1, gates),

@@ -49,12 +49,13 @@ def pack_gates(w, matrix, G, H, K, out, first, end):
         v0 = panel * w.W
         width = min(w.W, V - v0)
         row = G * width * L
+        step = min(width * L, H - v0 * L)
         # gate by gate: sixteen rows are as many streams as the hardware prefetches
         for g in range(G):
             for v in range(width):
                 unit = (v0 + v) * L
                 for k in range(0, K, L):
-                    to = v0 * L * G * K + k * row + (g * width + v) * L
+                    to = v0 * L * G * K + k * row + g * step + v * L
                     transpose(matrix, (g * H + unit) * K + k, K, H - unit, K - k, out, to, row)
 
 

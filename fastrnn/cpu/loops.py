@@ -16,7 +16,7 @@ from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.onerow import nothing_ahead, one_row, step_of_row
 from fastrnn.cpu.panels import input_panel, input_product, look_up, recurrent_panel, spread_branches
-from fastrnn.cpu.shares import JOINING, next_rows, panels_in_turn, part_of, share
+from fastrnn.cpu.shares import JOINING, next_rows, panels_in_turn, part_of, share, units_of
 from fastrnn.cpu.simd import add, ask, claim, load, load_part, shift, static, store, store_part
 from fastrnn.cpu.steps import (
     Step,
@@ -87,9 +87,10 @@ def forward_tiles(w, part, turn, count, branches, f, mine):
         v0 = panel * w.W
         row = min(w.W, w.V - v0) * line
         if f < 0:
+            _, vectors = units_of(w, panel)
             # just before they are used: sums of all panels would have left the cache by then
             recurrent, inputs = shift(w.w_hh, v0 * line * w.H), branches if w.fed_back else count
-            input_panel(w, panel, recurrent, inputs, mine.x_at, mine.pre, row)
+            input_panel(w, panel, vectors, recurrent, inputs, mine.x_at, mine.pre, row)
             spread_branches(w, mine.pre, row, inputs, count, mine.branch)
             look_up(w, panel, count, mine.token_at, mine.pre, row)
             after = shift(w.w_ih, following * w.W * line * w.I)

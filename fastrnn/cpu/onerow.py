@@ -11,7 +11,7 @@ from collections import namedtuple
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.panels import input_product
 from fastrnn.cpu.rowcode import advance_row
-from fastrnn.cpu.shares import JOINING, panels_in_turn
+from fastrnn.cpu.shares import JOINING, panels_in_turn, units_of
 from fastrnn.cpu.simd import shift
 from fastrnn.cpu.steps import collect, exchange, place
 from fastrnn.cpu.sync import barrier
@@ -67,6 +67,8 @@ def step_of_row(w, part, s, pre, mine, before, after, y_at, ahead):
         panel, many = panels_in_turn(part, done, w.P, w.whole, s)
         v0 = panel * w.W
         width = min(w.W, w.V - v0)
+        units, vectors = units_of(w, panel + many - 1)  # of the last one
+        vectors += (many - 1) * w.W * w.G
         beside, start = ahead.done < ahead.items and width == w.W, shift(w.b_hh, v0 * line)
         weights, state, row, size = shift(w.w_hh, v0 * w.H * line), shift(mine.h, before), width * line, width * line * w.H
         k0 = 0
@@ -81,7 +83,7 @@ def step_of_row(w, part, s, pre, mine, before, after, y_at, ahead):
                 )  # fmt: skip
             else:
                 product_of_row(
-                    w.product_of_row, many * width, shift(state, k0), 0, shift(weights, k0 * row), row, size, 0, start,
+                    w.product_of_row, vectors, shift(state, k0), 0, shift(weights, k0 * row), row, size, 0, start,
                     mine.sums, terms,
                 )  # fmt: skip
             start = mine.sums
@@ -90,8 +92,8 @@ def step_of_row(w, part, s, pre, mine, before, after, y_at, ahead):
             ahead = one_done(ahead)
         unit = v0 * w.L
         advance_row(
-            w.advance_row, many * width, shift(state, k0), shift(weights, k0 * row), row, size, start, w.H - k0,
-            shift(pre, v0 * line), shift(mine.h, unit), shift(mine.c, unit), shift(w.y, unit), before, after,
+            w.advance_row, vectors, many * width, units, shift(state, k0), shift(weights, k0 * row), row, size, start,
+            w.H - k0, shift(pre, v0 * line), shift(mine.h, unit), shift(mine.c, unit), shift(w.y, unit), before, after,
             y_at, w.H - unit, shift(w.saved, unit), w.save * w.Hp, w.past,
         )  # fmt: skip
         done += many

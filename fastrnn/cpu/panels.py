@@ -5,13 +5,13 @@ w : the words of a kernel, mine : a member's memory (see loops.py, shares.py, st
 
 from fastrnn.cpu.cellcode import advance
 from fastrnn.cpu.helper import helper
-from fastrnn.cpu.shares import next_rows
-from fastrnn.cpu.simd import add, load, load_part, shift, store
+from fastrnn.cpu.shares import next_rows, units_of
+from fastrnn.cpu.simd import add, load, load_part, shift, store, store_part
 from fastrnn.cpu.tile import product
 
 
 @helper
-def input_panel(w, panel, following, count, x_at, to, to_step):
+def input_panel(w, panel, vectors, following, count, x_at, to, to_step):
     """to[i] = W_ih x[x_at[i]] + b_ih for the units of a panel; asks for `following`, what is needed next, on the way."""
     line, v0 = w.G * w.L, panel * w.W
     row = min(w.W, w.V - v0) * line
@@ -26,7 +26,7 @@ def input_panel(w, panel, following, count, x_at, to, to_step):
             target = shift(to, i * to_step)
             start, start_step = (target, to_step) if k0 > 0 else (shift(w.b_ih, v0 * line), 0)
             product(
-                w.product, row // line, n, shift(w.x, k0), shift(x_at, i), 1, shift(weights, k0 * row), row,
+                w.product, vectors, n, shift(w.x, k0), shift(x_at, i), 1, shift(weights, k0 * row), row,
                 start, start_step, target, to_step, k1 - k0, shift(after, ask_step * (k1 - k0) * tile), ask_step,
             )  # fmt: skip
             i += n
@@ -37,14 +37,13 @@ def look_up(w, panel, count, token_at, to, to_step):
     """to[i] += table[tokens[token_at[i]]] for the units of a panel, where there is a table."""
     if not w.looked_up:
         return
-    first = panel * w.W * w.L
-    width = min(w.W, w.V - panel * w.W)
+    units, _ = units_of(w, panel)
     for i in range(count):
-        row = shift(w.table, w.tokens[token_at[i]] * w.G * w.H + first)
+        row = shift(w.table, w.tokens[token_at[i]] * w.G * w.H + panel * w.W * w.L)
         for g in range(w.G):
-            for v in range(width):
-                at, unit = i * to_step + (g * width + v) * w.L, v * w.L
-                store(to, at, add(load(to, at), load_part(row, g * w.H + unit, w.H - first - unit)))
+            for unit in range(0, units, w.L):
+                at, left = i * to_step + g * units + unit, units - unit
+                store_part(to, at, 0, (add(load(to, at), load_part(row, g * w.H + unit, left)),), left)
 
 
 @helper
@@ -60,17 +59,19 @@ def input_product(w, part, row, count, done, mine):
             following = shift(w.w_hh, part.first * w.W * line * w.H)
         to = shift(mine.pre, row * w.G * w.Hp + panel * w.W * line)
         if panel - part.first >= done:
-            input_panel(w, panel, following, count, mine.x_at, to, w.G * w.Hp)
+            _, vectors = units_of(w, panel)
+            input_panel(w, panel, vectors, following, count, mine.x_at, to, w.G * w.Hp)
         look_up(w, panel, count, mine.token_at, to, w.G * w.Hp)
 
 
 @helper
-def finish(w, i, n, v0, width, pre, pre_step, sums, mine):
-    """The cell's arithmetic on n rows from i and `width` vectors of units, from the input's and the recurrent sums."""
-    for v in range(width):
-        unit = (v0 + v) * w.L
+def finish(w, i, n, panel, row, pre, pre_step, sums, mine):
+    """The cell's arithmetic on n rows from i and the units of a panel, from the input's and the recurrent sums."""
+    units, _ = units_of(w, panel)
+    for v in range(0, units, w.L):
+        unit = panel * w.W * w.L + v
         advance(
-            w.advance, n, shift(pre, v * w.L), pre_step, shift(sums, v * w.L), width * w.G * w.L, width * w.L,
+            w.advance, n, shift(pre, v), pre_step, shift(sums, v), row, units,
             shift(mine.h, unit), shift(mine.c, unit), shift(w.y, unit), shift(mine.before, i), shift(mine.after, i),
             shift(mine.y_at, i), w.H - unit, shift(w.saved, unit), w.save * w.Hp, w.past,
         )  # fmt: skip
@@ -91,6 +92,7 @@ def recurrent_panel(w, panel, following, count, branches, pre, pre_step, mine):
     line, v0 = w.G * w.L, panel * w.W
     row = min(w.W, w.V - v0) * line
     weights, tiles = shift(w.w_hh, v0 * line * w.H), (branches + w.R - 1) // w.R
+    _, vectors = units_of(w, panel)
     ask_step = (row + tiles - 1) // tiles
     for k0 in range(0, w.H, w.run):
         k1 = min(w.H, k0 + w.run)
@@ -101,12 +103,12 @@ def recurrent_panel(w, panel, following, count, branches, pre, pre_step, mine):
             sums = shift(mine.sums, i * row)
             start, start_step = (sums, row) if k0 > 0 else (shift(w.b_hh, v0 * line), 0)
             product(
-                w.product, row // line, n, shift(mine.h, k0), shift(mine.origin, i), 1, shift(weights, k0 * row), row,
+                w.product, vectors, n, shift(mine.h, k0), shift(mine.origin, i), 1, shift(weights, k0 * row), row,
                 start, start_step, sums, row, k1 - k0, shift(after, ask_step * (k1 - k0) * tile), ask_step,
             )  # fmt: skip
             if k1 == w.H and branches == count:
-                finish(w, i, n, v0, row // line, shift(pre, i * pre_step), pre_step, sums, mine)
+                finish(w, i, n, panel, row, shift(pre, i * pre_step), pre_step, sums, mine)
             i += n
     if branches < count:
         spread_branches(w, mine.sums, row, branches, count, mine.branch)
-        finish(w, 0, count, v0, row // line, pre, pre_step, mine.sums, mine)
+        finish(w, 0, count, panel, row, pre, pre_step, mine.sums, mine)

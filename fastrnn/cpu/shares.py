@@ -25,6 +25,16 @@ def part_of(w, member, team):
 
 
 @helper
+def units_of(w, panel):
+    """How many units a panel of the forward loop has, and how many vectors of their gates.
+
+    In the last one, where units are fewer, a gate follows the one before at once: what is without use comes at the end.
+    """
+    units = min(w.W * w.L, w.H - panel * w.W * w.L)
+    return units, (w.G * units + w.L - 1) // w.L
+
+
+@helper
 def share(part, count, strided, together):
     """The rows of one member, of `count`: the first, the step to the next, how many."""
     member, team = part.row_member, part.row_team

@@ -31,7 +31,7 @@ from fastrnn.cpu.target import ITEMSIZE, TARGET, lanes, panel_vectors, panels_at
 _POINTERS = ("a", "b", "init", "c", "ahead", "x", "w", "start", "to", "pre", "hs", "cs", "y", "saved")
 _OFFSETS = ("a_rows", "x_rows")
 _PRODUCT = ("a", "a_rows", "a_step", "b", "b_step", "init", "init_step", "c", "c_step", "depth", "ahead", "ahead_step")
-_PRODUCT_OF_ROW = ("width", "a", "a_part", "b", "b_step", "b_panel", "b_part", "init", "c", "depth")
+_PRODUCT_OF_ROW = ("vectors", "a", "a_part", "b", "b_step", "b_panel", "b_part", "init", "c", "depth")
 _PRODUCT_BESIDE = (
     "panels", "a", "b", "b_panel", "init", "c", "depth", "x", "x_rows", "w", "start", "start_step", "to", "to_step"
 )  # fmt: skip
@@ -39,10 +39,10 @@ _ASKING_ROWS = 4  # of a tile that asks for what is to come: fewer leave the loa
 
 
 @intrinsic
-def product(typing, at, width, rows, a, a_rows, a_step, b, b_step, init, init_step, c, c_step, depth, ahead, ahead_step):
-    """C[r, v] = init[r, v] + Σ_k a[a_rows[r] + k a_step] b[k b_step + v], v over gates * width vectors.
+def product(typing, at, vectors, rows, a, a_rows, a_step, b, b_step, init, init_step, c, c_step, depth, ahead, ahead_step):
+    """C[r, v] = init[r, v] + Σ_k a[a_rows[r] + k a_step] b[k b_step + v].
 
-    at : the address of a product_function; width : 1..panel_vectors(gates), rows : 1..tile_rows(gates * width)
+    v over `vectors` vectors; at : the address of a product_function of at least as many; rows : 1..tile_rows(its most)
     a_rows : pointer to the offset of each row of A; init_step and c_step : numbers from a row to the next
     ahead, ahead_step : where the cache lines lie that will be needed next, and how many numbers of them go with a k
     """
@@ -52,11 +52,11 @@ def product(typing, at, width, rows, a, a_rows, a_step, b, b_step, init, init_st
 
 
 @intrinsic
-def product_of_row(typing, at, width, a, a_part, b, b_step, b_panel, b_part, init, c, depth):
+def product_of_row(typing, at, vectors, a, a_part, b, b_step, b_panel, b_part, init, c, depth):
     """C[v] = init[v] + Σ_p (Σ_k a[p a_part + k] b[p b_part + k b_step + v]) for one row, p < parts.
 
-    at : the address of a row_function; width : 1..panel_vectors(gates), or up to panels_at_once(gates, parts) times the
-    last: as many whole panels, `b_panel` numbers apart
+    at : the address of a row_function; vectors : of up to panels_at_once(gates, parts) panels, `b_panel` numbers apart, the
+    last of which may have fewer
     """
     intp = types.intp
     return types.void(intp, intp, a, intp, a, intp, intp, intp, a, a, intp), call_address
@@ -87,23 +87,22 @@ def function_of(module, name, dtype, parameters):
     return function, named
 
 
-def product_function(module, dtype, n_gates):
-    """For that many gates: a switch over the widths and rows, one loop nest each."""
-    function, named = function_of(module, "product", dtype, ("width", "rows", *_PRODUCT))
-    width, rows, a, a_rows, b, init_step, c_step = (
-        named.pop(name) for name in ("width", "rows", "a", "a_rows", "b", "init_step", "c_step")
+def product_function(module, dtype, most):
+    """Of tiles of up to that many vectors: a switch over vectors and rows, one loop nest each."""
+    function, named = function_of(module, "product", dtype, ("vectors", "rows", *_PRODUCT))
+    vectors, rows, a, a_rows, b, init_step, c_step = (
+        named.pop(name) for name in ("vectors", "rows", "a", "a_rows", "b", "init_step", "c_step")
     )
-    end, by_width = _switch(function, width)
-    for w in range(1, panel_vectors(n_gates) + 1):
-        vectors = n_gates * w
-        block = function.append_basic_block(f"width{w}")
-        by_width.add_case(I64(w), block)
+    end, by_vectors = _switch(function, vectors)
+    for width in range(1, most + 1):
+        block = function.append_basic_block(f"vectors{width}")
+        by_vectors.add_case(I64(width), block)
         by_rows = ir.IRBuilder(block).switch(rows, end)
-        for n in range(1, tile_rows(vectors) + 1):
-            builder = ir.IRBuilder(function.append_basic_block(f"tile{n}x{vectors}"))
+        for n in range(1, tile_rows(most) + 1):
+            builder = ir.IRBuilder(function.append_basic_block(f"tile{n}x{width}"))
             by_rows.add_case(I64(n), builder.block)
             each = [builder.gep(a, [builder.load(builder.gep(a_rows, [I64(r)]))]) for r in range(n)]
-            sums = sums_of(builder, dtype, [(row, [(b, v) for v in range(vectors)]) for row in each], n >= _ASKING_ROWS, **{
+            sums = sums_of(builder, dtype, [(row, [(b, v) for v in range(width)]) for row in each], n >= _ASKING_ROWS, **{
                 key: named[key] for key in ("a_step", "b_step", "depth", "ahead", "ahead_step")
             })  # fmt: skip
             for r, row in enumerate(sums):
@@ -113,33 +112,39 @@ def product_function(module, dtype, n_gates):
     return function
 
 
-def row_widths(whole, many):
-    """The vectors that a single row may take together: part of a panel, or up to `many` whole ones."""
-    return [*range(1, whole + 1), *range(2 * whole, whole * many + 1, whole)]
+def vectors_of_row(n_gates, n_parts):
+    """How many vectors a single row may take together, panel by panel: of several gates, the last one may have fewer."""
+    whole, many = n_gates * panel_vectors(n_gates), panels_at_once(n_gates, n_parts)
+    totals = range(1, whole * many + 1)
+    each = [[whole] * (total // whole) + [total % whole] * (total % whole > 0) for total in totals]
+    return each if n_gates > 1 else [panels for panels in each if len(panels) == 1 or panels[-1] == whole]
 
 
 def row_function(module, dtype, n_gates, n_parts):
-    """A switch over the widths; the sums of as many parts at a time as fit the registers."""
+    """A switch over the vectors; the sums of as many parts at a time as fit the registers."""
     function, named = function_of(module, "product_of_row", dtype, _PRODUCT_OF_ROW)
-    end, by_width = _switch(function, named["width"])
-    whole, many = panel_vectors(n_gates), panels_at_once(n_gates, n_parts)
-    for w in row_widths(whole, many):
-        builder = ir.IRBuilder(function.append_basic_block(f"width{w}"))
-        by_width.add_case(I64(w), builder.block)
-        vectors, init = n_gates * min(w, whole), named["init"]
-        at_once = max(1, TARGET.accumulators // (n_gates * w))
+    end, by_vectors = _switch(function, named["vectors"])
+    for vectors in vectors_of_row(n_gates, n_parts):
+        builder = ir.IRBuilder(function.append_basic_block(f"vectors{sum(vectors)}"))
+        by_vectors.add_case(I64(sum(vectors)), builder.block)
+        init, at_once = named["init"], max(1, TARGET.accumulators // sum(vectors))
         for first in range(0, n_parts, at_once):
             chains = []
             for p in range(first, min(n_parts, first + at_once)):
                 part = builder.gep(named["b"], [builder.mul(named["b_part"], I64(p))])
-                panels = [builder.gep(part, [builder.mul(named["b_panel"], I64(j))]) for j in range(max(1, w // whole))]
                 row = builder.gep(named["a"], [builder.mul(named["a_part"], I64(p))])
-                chains.append((row, [(panel, v) for panel in panels for v in range(vectors)]))
+                chains.append((row, columns_of(builder, part, named["b_panel"], vectors)))
             sums = sums_of(builder, dtype, chains, False, I64(1), named["b_step"], named["depth"], named["b"], I64(0))
             put(builder, dtype, sums, init, I64(0), named["c"], I64(0))
             init = named["c"]
         builder.branch(end)
     return function
+
+
+def columns_of(builder, b, b_panel, vectors):
+    """The columns of panels side by side, so many vectors of each."""
+    panels = [builder.gep(b, [builder.mul(b_panel, I64(j))]) for j in range(len(vectors))]
+    return [(panel, v) for panel, count in zip(panels, vectors, strict=True) for v in range(count)]
 
 
 def beside_function(module, dtype, n_gates):
@@ -150,8 +155,7 @@ def beside_function(module, dtype, n_gates):
     for many in range(1, panels_at_once(n_gates) + 1):
         builder = ir.IRBuilder(function.append_basic_block(f"panels{many}"))
         by_panels.add_case(I64(many), builder.block)
-        panels = [builder.gep(named["b"], [builder.mul(named["b_panel"], I64(j))]) for j in range(many)]
-        chains = [(named["a"], [(panel, v) for panel in panels for v in range(vectors)])]
+        chains = [(named["a"], columns_of(builder, named["b"], named["b_panel"], [vectors] * many))]
         for r in range(rows_beside(n_gates)):
             row = builder.gep(named["x"], [builder.load(builder.gep(named["x_rows"], [I64(r)]))])
             chains.append((row, [(named["w"], v) for v in range(vectors)]))
