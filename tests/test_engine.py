@@ -154,6 +154,21 @@ def test_the_first_meeting_of_a_process_is_not_that_of_starting_threads():
     assert 0 < float(done.stdout) < 5e-5
 
 
+@CELL
+@pytest.mark.parametrize("size", [(9, 20, 33, 130), (40, 3, 40, 64)], ids=str)
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_asking_for_x_and_y_ahead_changes_nothing(name, size, reverse, threads, monkeypatch):
+    # past the ends of x and y as well: nothing is read there
+    p = problem(name, *size, ragged=True, reverse=reverse).cast("float32")
+    wanted = p.run(engine)
+    monkeypatch.setattr(plan, "_NEAR_CALL", 0)
+    forget_plans()
+    got = p.run(engine)
+    forget_plans()
+    for key in wanted:
+        np.testing.assert_array_equal(got[key], wanted[key])
+
+
 def test_long_calls_are_cut_into_short_ones(monkeypatch):
     # a kernel cannot be interrupted: Ctrl-C is heard between the pieces, whose bits are those of the whole
     p = problem("lstm", 20, 3, 5, 33, ragged=True).cast("float32")

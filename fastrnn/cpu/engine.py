@@ -97,11 +97,10 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
         if rows.shortest == 0:
             end[...] = start
     connect(work, prepared, rows, states, lookup)
-    x_t, x_n, _ = x.strides
-    y_t, y_n, _ = y.strides
-    item = x.itemsize
+    x_t, x_n, y_t, y_n = (step // x.itemsize for step in (*x.strides[:2], *y.strides[:2]))
     work.task.set(
-        x=x.ctypes.data, y=y.ctypes.data, x_t=x_t // item, x_n=x_n // item, y_t=y_t // item, y_n=y_n // item
+        x=x.ctypes.data, y=y.ctypes.data, x_t=x_t, x_n=x_n, y_t=y_t, y_n=y_n, x_ahead=work.x_ahead * x_t,
+        y_ahead=work.y_ahead * y_t,
     )  # fmt: skip
     work.run()
     h_n, c_n = rows.unsort(ends[0], H), rows.unsort(ends[1], H) if cell.memory else None

@@ -57,6 +57,8 @@ def _backward_constants(name, dtype):
 # parents : the row whose state a row continues, sources : whose input it reads
 # V : vectors of units, `whole` : how many of their panels are whole, Hp : units with padding; run, x_run : terms of a sum
 # over H and over I that are added up in a row; near : rows that go through all panels together
+# x_ahead, y_ahead : from a row of x and of y to those to be asked for while it is computed, none where y_ahead is zero;
+# x_share : numbers of a row of x that are asked for with a panel
 _SIZES = ("N", "H", "W", "V", "whole", "Hp", "run")
 _TABLES = ("order", "length", "offsets", "control")
 FORWARD = Fields(
@@ -64,7 +66,7 @@ FORWARD = Fields(
     (*_TABLES, "parents", "sources", "tokens"),
     (*_SIZES, "I", "x_run", "near", "s0", "s1", "x_t", "x_n", "y_t", "y_n", "tokens_t", "tokens_n", "ends", "reverse",
      "keep", "save", "past", "by_units", "strided", "together", "fed_back", "looked_up", "beside", "capacity", "pre_size",
-     "swapped", "own", "own_c", "work_size"),
+     "swapped", "own", "own_c", "work_size", "x_ahead", "y_ahead", "x_share"),
     functions=("product", "product_of_row", "product_beside", "advance", "advance_row"), constants=_forward_constants,
 )  # fmt: skip
 BACKWARD = Fields(
@@ -132,7 +134,7 @@ def many_rows(w, part, mine):
             for i in range(0, count, together):
                 n, at = min(together, count - i), -1 if alone else f + i
                 branches = find_branches(w, n, mine) if branching else n
-                forward_tiles(w, part, turn, n, branches, at, from_row(mine, i))
+                forward_tiles(w, part, turn, n, branches, at, from_row(mine, f, i))
                 turn += 1
         give_states(w, count, mine)
         f += count

@@ -6,7 +6,7 @@ w : the words of a kernel, mine : a member's memory (see loops.py, shares.py, st
 from fastrnn.cpu.cellcode import advance
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.shares import next_rows, units_of
-from fastrnn.cpu.simd import add, load, load_part, shift, store, store_part
+from fastrnn.cpu.simd import add, ask, claim, load, load_part, shift, store, store_part
 from fastrnn.cpu.tile import product
 
 
@@ -78,6 +78,19 @@ def finish(w, i, n, panel, row, pre, pre_step, sums, mine):
 
 
 @helper
+def ask_ahead(w, i, n, panel, mine):
+    """Ask for what n rows from i will read, and claim what they will write, where it comes from memory: a panel's share of
+    it with each panel, because all at once is more than can be on its way."""
+    first = panel * w.W * w.L
+    for r in range(i, i + n):
+        x, y = shift(w.x, mine.x_at[r] + w.x_ahead), shift(w.y, mine.y_at[r] + w.y_ahead)
+        for unit in range(first, min(first + w.W * w.L, w.H), w.L):
+            claim(shift(y, unit))
+        for k in range(panel * w.x_share, min((panel + 1) * w.x_share, w.I), w.L):
+            ask(shift(x, k))
+
+
+@helper
 def spread_branches(w, sums, row, branches, count, branch):
     """sums[i] = sums[branch[i]], of `branches` different rows; from the last, for branch[i] <= i."""
     if branches < count:
@@ -106,6 +119,8 @@ def recurrent_panel(w, panel, following, count, branches, pre, pre_step, mine):
                 w.product, vectors, n, shift(mine.h, k0), shift(mine.origin, i), 1, shift(weights, k0 * row), row,
                 start, start_step, sums, row, k1 - k0, shift(after, ask_step * (k1 - k0) * tile), ask_step,
             )  # fmt: skip
+            if k1 == w.H and w.y_ahead != 0:
+                ask_ahead(w, i, n, panel, mine)
             if k1 == w.H and branches == count:
                 finish(w, i, n, panel, row, shift(pre, i * pre_step), pre_step, sums, mine)
             i += n

@@ -29,6 +29,7 @@ _PAST = 1 << 24  # bytes of a tape that is written past the caches: what backwar
 _FIRST_CACHE, _LAST_CACHE = 1 << 15, 1 << 25  # bytes of the least ones that processors have
 _OWN = 1 << 14  # numbers of h in the rows of a member that has a copy of its own; of more, those at the border are few
 _GAP = 1 << 11  # numbers between the memory of two members: what is fetched ahead for one is not the other's
+_NEAR_CALL = 1 << 23  # bytes of x, y and tape that caches hold; of more, they are asked for
 _NEAR_TAPE = 1 << 21  # bytes of a tape that stays in the caches; to a larger one, what is fetched ahead is worth more
 _DEPTHS = ((1024, 64), (16384, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
 
@@ -107,44 +108,30 @@ class Forward(_Loop):
     """The work of a forward call."""
 
     def __init__(self, shape: Shape, keep: bool, team: Team, in_program: bool = False):
-        cell, dtype, N, I, H, steps, total, ragged, reverse = REGISTRY[shape.cell], *shape[1:]
+        cell, dtype, N, I, H, steps, _, ragged, reverse = REGISTRY[shape.cell], *shape[1:]
         G, Hp, L = cell.n_gates, padded(H, dtype), lanes(dtype)
         self.team, self.steps = team, range(steps)
         self.steps_a_call = steps_a_call(2.0 * N * G * H * (I + H))
-        capacity, panel = _AHEAD_ROWS, panel_vectors(G) * G * L
-        # a single row's weights that come from behind the first cache, but not from memory
-        weights = G * H * H * ITEMSIZE[dtype]
-        beside = rows_beside(G) if I == H and _FIRST_CACHE < weights < _LAST_CACHE // 2 else 0
-        pre_size = max(2 * capacity * G * Hp, N * panel)
-        # a program takes one step at a time, and may set other rows and another team
-        by_rows = team.size > 1 and not team.by_units and not in_program
-        # the states of a member's rows before even and odd steps; of every row, should it be the only one
-        own = N * Hp if by_rows and not keep and N * Hp <= _OWN * self.team.size else 0
-        own_c = 2 * own * cell.memory
-        work_size = pre_size + (N + 8) * panel + 2 * own + own_c + _GAP
-        # the states before every step, and from row `ends` those at the rows' ends
+        # the states before every step, and from row `ends` those at the rows' ends; in training they are part of the tape
         self.ends = shape.ends if keep else 2 * N
         states: Pieces = dict.fromkeys(("hs", "cs")[: 1 + cell.memory], ((self.ends + N, Hp), dtype))
-        # in training they are part of the tape, and so are copies of the weights as backward reads them
-        saved = 0 if cell.tapes_output else cell.n_tape
-        tape: Pieces = {
-            "saved": ((total, saved, Hp), dtype), "x": ((total, I), dtype), "w_ih": ((G * H, I), dtype),
-            "panels": ((G * H * Hp,), dtype),
-        }  # fmt: skip
+        saved, tape = _saved(shape)
         self.tape = Layout(states | tape) if keep else None
-        tape_size = total * saved * Hp * ITEMSIZE[dtype]
+        self.x_ahead, self.y_ahead = _steps_ahead(shape, team, self.tape.size if self.tape else 0)
         self.pack = compiled.task("pack_columns", "", dtype, gemm.PACK_COLUMNS, H=H, K=G * H, W=panel_vectors(1))
-        super().__init__(Layout({
-            "control": ((control_words(self.team.size),), "intp"),
-            "offsets": ((self.team.size * (2 * (capacity + N) + 6 * N),), "intp"),
-            "work": ((self.team.size * work_size,), dtype),
-        } | ({} if keep else states)))  # fmt: skip
+        # a program takes one step at a time, and may set other rows and another team
+        by_rows = team.size > 1 and not team.by_units and not in_program
+        memory, sizes = _memory_of_members(shape, team, by_rows and not keep)
+        super().__init__(Layout(memory | ({} if keep else states)))
+        # a single row's weights that come from behind the first cache, but not from memory
+        weights, panels = G * H * H * ITEMSIZE[dtype], -(-H // (panel_vectors(G) * L))
+        beside = rows_beside(G) if I == H and _FIRST_CACHE < weights < _LAST_CACHE // 2 else 0
         self.task = compiled.task(
             "forward", cell.name, dtype, loops.FORWARD, **sizes_of(N, H, dtype, G), I=I, x_run=run_of(I, block_depth(G)),
             near=max(_LEAST_NEAR, near_numbers(dtype) // max(1, H + I)), ends=self.ends, reverse=reverse, keep=keep,
-            save=keep and saved > 0, past=tape_size > _PAST, by_units=self.team.by_units, strided=ragged, together=1,
-            fed_back=0, beside=beside, capacity=capacity, pre_size=pre_size, own=own, own_c=own_c, work_size=work_size,
-            swapped=2 * (by_rows and (not keep or tape_size <= _NEAR_TAPE)),
+            save=keep and saved > 0, past=saved > _PAST, by_units=team.by_units, strided=ragged, together=1, fed_back=0,
+            beside=beside, x_share=-(-I // (panels * L)) * L, swapped=2 * (by_rows and (not keep or saved <= _NEAR_TAPE)),
+            **sizes,
         )  # fmt: skip
         self.wake()
 
@@ -204,6 +191,47 @@ class Backward(_Loop):
     def dc(self) -> Array:
         """The same of c."""
         return self.array("dc")
+
+
+def _saved(shape: Shape) -> tuple[int, Pieces]:
+    """What a tape has besides the states: bytes of what the cell keeps; and all, with the weights as backward reads them."""
+    cell, dtype, H, total = REGISTRY[shape.cell], shape.dtype, shape.H, shape.total
+    GH, Hp, values = cell.n_gates * H, padded(H, dtype), 0 if cell.tapes_output else cell.n_tape
+    return total * values * Hp * ITEMSIZE[dtype], {
+        "saved": ((total, values, Hp), dtype), "x": ((total, shape.I), dtype), "w_ih": ((GH, shape.I), dtype),
+        "panels": ((GH * Hp,), dtype),
+    }  # fmt: skip
+
+
+def _steps_ahead(shape: Shape, team: Team, tape: int) -> tuple[int, int]:
+    """How many steps ahead a forward loop asks for x, a window of them, and claims y: none where the caches have all that it
+    touches. tape : bytes of it"""
+    touched = tape + shape.total * (shape.I + shape.H) * ITEMSIZE[shape.dtype]
+    if shape.N <= 1 or team.by_units or touched < _NEAR_CALL:
+        return 0, 0
+    ahead = -1 if shape.reverse else 1
+    return ahead * max(1, _AHEAD_ROWS * team.size // shape.N), ahead
+
+
+def _memory_of_members(shape: Shape, team: Team, own_states: bool) -> tuple[Pieces, dict[str, int]]:
+    """The memory of a forward loop's members, and its sizes by the loop's words.
+
+    own_states : whether each may have the states of its rows, where they are few, before even and odd steps; of every row,
+    should it be the only one
+    """
+    cell, dtype, N = REGISTRY[shape.cell], shape.dtype, shape.N
+    G, Hp = cell.n_gates, padded(shape.H, dtype)
+    panel = panel_vectors(G) * G * lanes(dtype)
+    pre_size = max(2 * _AHEAD_ROWS * G * Hp, N * panel)
+    own = N * Hp if own_states and N * Hp <= _OWN * team.size else 0
+    own_c = 2 * own * cell.memory
+    work_size = pre_size + (N + 8) * panel + 2 * own + own_c + _GAP
+    memory: Pieces = {
+        "control": ((control_words(team.size),), "intp"),
+        "offsets": ((team.size * (2 * (_AHEAD_ROWS + N) + 6 * N),), "intp"),
+        "work": ((team.size * work_size,), dtype),
+    }
+    return memory, {"capacity": _AHEAD_ROWS, "pre_size": pre_size, "own": own, "own_c": own_c, "work_size": work_size}
 
 
 def sizes_of(N: int, H: int, dtype: str, gates: int) -> dict[str, int]:

@@ -36,9 +36,11 @@ def memory_of(w, part):
 
 
 @helper
-def from_row(mine, i):
-    """A member's memory for its rows from the i-th; where they branch, for all of them."""
-    x_at, token_at, before, after = shift(mine.x_at, i), shift(mine.token_at, i), shift(mine.before, i), shift(mine.after, i)
+def from_row(mine, f, i):
+    """A member's memory for its rows from the i-th, of a step whose first one is row f of those looked ahead; where they
+    branch, for all of them."""
+    x_at, token_at = shift(mine.x_at, f + i), shift(mine.token_at, f + i)
+    before, after = shift(mine.before, i), shift(mine.after, i)
     y_at, origin, taken, given = shift(mine.y_at, i), shift(mine.origin, i), shift(mine.taken, i), shift(mine.given, i)
     return Mine(
         mine.pre, mine.sums, x_at, token_at, before, after, y_at, mine.branch, origin, mine.h, mine.c, taken, given
