@@ -94,5 +94,7 @@ def test_a_model_is_fitted_and_read():
 def test_parts_add_up(work):
     found = parts.parts(Workload("lstm", 20, 4, 16, 32, work=work), 1)
     assert tuple(found) == parts.PARTS and min(found.values()) >= 0
-    assert found["recurrent product and gates"] > 0 and found["packing"] > 0
-    assert (found["backward loop"] > 0) == (found["weight gradients"] > 0) == (work == "training")
+    assert found["recurrent product and gates"] > 0
+    # weights that nobody changes between calls are packed once; those of a training step anew
+    for part in ("packing", "backward loop", "weight gradients"):
+        assert (found[part] > 0) == (work == "training"), part
