@@ -15,7 +15,7 @@ from fastrnn.cpu.target import lanes
 
 def forget_plans():
     """As if no call had been made."""
-    for cached in (plan.forward_choice, plan.backward_choice, plan.forward_plan, plan.backward_plan):
+    for cached in (plan.choice_of, plan.forward_plan, plan.backward_plan):
         cached.cache_clear()
 
 

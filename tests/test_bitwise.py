@@ -82,7 +82,7 @@ def row(args, cotangents, n, steps, dtype=None):
 
 def test_sizes_cover_every_way_to_divide_the_work():
     with fr.num_threads(2):
-        teams = {team.choose(N, 4, H, I + H, T, "float32", 2).now() for T, N, I, H in SIZES}
+        teams = {team.choose(N, 4, H, I + H, T, "float32", 1, 2).now() for T, N, I, H in SIZES}
     assert {(team.size, team.by_units) for team in teams} == {(1, False), (2, False), (2, True)}
 
 

@@ -9,7 +9,7 @@ from fastrnn.cell import Cell
 from fastrnn.contract import Array, Lookup
 from fastrnn.cpu.engine import Prepared, connect
 from fastrnn.cpu.memory import Block, Layout
-from fastrnn.cpu.plan import Shape, forward_choice, forward_plan
+from fastrnn.cpu.plan import Shape, choice_of, forward_plan
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.threads import get_num_threads, launch
 
@@ -24,7 +24,7 @@ class _Call:
         N, I, H, dtype = len(rows), prepared.weights.w_ih.shape[1], prepared.weights.w_hh.shape[1], prepared.dtype
         shape = Shape(cell.name, dtype, N, I, H, steps, N * steps, False, False)
         self._threads = get_num_threads()
-        self._choice = forward_choice(shape, False, self._threads)
+        self._choice = choice_of(shape, False, cell.n_gates, self._threads)
         self._team = self._choice.now()
         self._work = work = forward_plan(shape, False, self._team).take()
         edges = Block(Layout({"x": ((steps, N, I), dtype), "y": ((steps, N, H), dtype)}))

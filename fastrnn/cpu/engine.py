@@ -10,7 +10,7 @@ from fastrnn.contract import Array, Gradients, Lookup, Weights
 from fastrnn.cpu import compiled, dense, gemm
 from fastrnn.cpu.kernel import Task
 from fastrnn.cpu.memory import Block, Layout, empty, name_of
-from fastrnn.cpu.plan import Forward, Shape, backward_choice, backward_plan, forward_choice, forward_plan
+from fastrnn.cpu.plan import Forward, Shape, backward_plan, choice_of, forward_plan
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.target import padded, panel_vectors
 from fastrnn.cpu.team import worth
@@ -83,7 +83,7 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
     T, N, I = x.shape
     dtype, H, rows = prepared.dtype, prepared.weights.w_hh.shape[1], Rows.of(T, N, lengths, reverse)
     shape = Shape(cell.name, dtype, N, I, H, rows.steps, rows.total, rows.ragged, reverse)
-    plan = forward_plan(shape, keep, forward_choice(shape, keep, get_num_threads()).now())
+    plan = forward_plan(shape, keep, choice_of(shape, keep, cell.n_gates, get_num_threads()).now())
     work = plan.take()
     if y is None:
         y = empty((T, N, H), dtype)
@@ -150,7 +150,7 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     rows, block, (T, I, H) = tape.rows, tape.block, tape.sizes
     N, dtype = len(rows), name_of(block["x"])
     shape = Shape(cell.name, dtype, N, I, H, rows.steps, rows.total, rows.ragged, rows.reverse)
-    plan = backward_plan(shape, tape.biases, backward_choice(shape, get_num_threads()).now())
+    plan = backward_plan(shape, tape.biases, choice_of(shape, True, 1, get_num_threads()).now())
     work = plan.take()
     rows.sort(dh_n, work.dh)
     rows.sort(dc_n, work.dc)

@@ -53,19 +53,12 @@ class Shape(NamedTuple):
         return max(self.total, self.N)
 
 
-@lru_cache(64)
-def forward_choice(shape: Shape, keep: bool, threads: int) -> Choice:
-    """The team of a forward loop."""
+@lru_cache(128)
+def choice_of(shape: Shape, keep: bool, gates: int, threads: int) -> Choice:
+    """The team of a loop over panels of so many gates: the cell's forward, one backward, which is divided as the forward
+    loop was, from the same numbers: what a thread wrote lies in its own cache."""
     cell, dtype, N, I, H, steps, *_ = REGISTRY[shape.cell], *shape[1:]
-    return choose(N, cell.n_gates, H, I + H, steps, dtype, threads, keep=keep)
-
-
-@lru_cache(64)
-def backward_choice(shape: Shape, threads: int) -> Choice:
-    """The same of a backward loop, divided as the forward loop was, from the same numbers: what a thread wrote lies in its
-    own cache."""
-    cell, dtype, N, I, H, steps, *_ = REGISTRY[shape.cell], *shape[1:]
-    return choose(N, cell.n_gates, H, I + H, steps, dtype, threads, keep=True, panel=panel_vectors(1))
+    return choose(N, cell.n_gates, H, I + H, steps, dtype, panel_vectors(gates), threads, keep=keep)
 
 
 @lru_cache(64)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fastrnn.cpu.meeting import time_to_meet
-from fastrnn.cpu.target import lanes, padded, panel_vectors
+from fastrnn.cpu.target import lanes, padded
 from fastrnn.cpu.threads import get_num_threads
 
 CALL_FLOPS = 1e10  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
@@ -55,14 +55,12 @@ class Choice:
 _ALONE = Team(1, False)
 
 
-def choose(
-    N: int, G: int, H: int, K: int, steps: int, dtype: str, most: int, *, keep: bool = False, panel: int | None = None
-) -> Choice:
+def choose(N: int, G: int, H: int, K: int, steps: int, dtype: str, panel: int, most: int, *, keep: bool = False) -> Choice:
     """How many of `most` threads a loop is worth, and what they divide: the rows, or the units, `panel` vectors at a time.
 
     keep : whether a tape is written or read
     """
-    panels = -(-padded(H, dtype) // (lanes(dtype) * (panel or panel_vectors(G))))
+    panels = -(-padded(H, dtype) // (lanes(dtype) * panel))
     step_flops = 2.0 * N * G * H * K
     if most == 1 or step_flops * steps < (4 if keep else 1) * LEAST.call:
         return Choice(_ALONE, _ALONE)
@@ -71,8 +69,13 @@ def choose(
     rows = (2 if G * H * K <= _NEAR_WEIGHTS else 4) * most
     if rows <= N or panels < most or step_flops < LEAST.units:
         return Choice(by_rows, far, _NEAR)
-    by_units = Team(most, True)
-    return Choice(by_units, by_units if step_flops >= LEAST.units_sure else far, _patience(step_flops))
+    return _by_units(most, step_flops, far)
+
+
+def _by_units(most: int, step_flops: float, far: Team) -> Choice:
+    """The choice of threads that divide the units of a step, or are `far` where a meeting takes too long for it."""
+    team = Team(most, True)
+    return Choice(team, team if step_flops >= LEAST.units_sure else far, max(_NEAR, step_flops / _UNITS_RATE))
 
 
 def worth(flops: float, steps: int, rows: int, units: bool = False) -> Team:
@@ -81,14 +84,9 @@ def worth(flops: float, steps: int, rows: int, units: bool = False) -> Team:
     if most > 1 and flops * steps >= LEAST.call:
         if rows >= most and flops >= LEAST.program_rows:
             return Team(most, False)
-        if units and flops >= LEAST.program_units and (flops >= LEAST.units_sure or time_to_meet(most) <= _patience(flops)):
-            return Team(most, True)
+        if units and flops >= LEAST.program_units:
+            return _by_units(most, flops, _ALONE).now()
     return _ALONE
-
-
-def _patience(step_flops: float) -> float:
-    """Seconds that a meeting may take for a step of so many flops to be worth dividing by units."""
-    return max(_NEAR, step_flops / _UNITS_RATE)
 
 
 def threads_of_product(flops: float, loop: Team) -> int:
