@@ -7,21 +7,22 @@ memory (a view, a buffer, a tensor) refers to the array as long as it lives; Num
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any
 
 import numpy as np
 
 from fastrnn.contract import Weights
 from fastrnn.serving import ShortCalls, Spares
+from fastrnn.tapes import LayerGradients, LayerTape
 
 Stages = list[list[Weights]]  # [layer][direction]
 
 
 @dataclass(eq=False)
-class _Held:
+class Held:
     form: Any  # the backend's, [layer][direction]
     sources: Stages  # what it is made from
     note: object = None  # the layer's when it was made, or None: others had the parameters
@@ -35,27 +36,37 @@ class HeldWeights:
 
     def __init__(self, layer: Any):
         self._layer, self._short = layer, ShortCalls(layer)
-        self._spare: list[_Held] = []
-        self._sources: Stages = []  # of all forms, so that they add one to the count of who has the arrays
+        self._spare: list[Held] = []
+        self._sources: Stages = []  # of all forms, so that they add as much to the count of who has the arrays
+        self._arrays: list[Any] = []  # the same side by side
+        self._own = False  # whether they are plain arrays that own their memory
 
     def fit(self, x: Any, state: Any, lengths: Any) -> bool:
         return self._short.weights <= self._SIZE and self._short.fit(x, state, lengths)
 
     def short(self, x: Any) -> Any:
         """A call that fits."""
-        held = self._take()
+        held = self.take()
         result = self._short.run(held.calls, held.form, x)
-        self._give(held)
+        self.give(held)
         return result
 
-    @contextmanager
-    def prepared(self) -> Iterator[Any]:
-        """The weights as they are now, for one call of any kind."""
-        held = self._take()
-        yield held.form
-        self._give(held)
+    def short_forward(self, x: Any) -> Any:
+        """The same in training: y, the state at the end, the backend's tape."""
+        held = self.take()
+        result = self._short.forward(held.form, x)
+        self.give(held)
+        return result
 
-    def _take(self) -> _Held:
+    def fit_backward(self, tape: LayerTape, dy: Any, dstate: Any) -> bool:
+        return self._short.plain and dy is not None and dstate is None and not tape.unbatched
+
+    def short_backward(self, tape: LayerTape, dy: Any) -> LayerGradients:
+        """The gradients, where they fit."""
+        return self._short.backward(tape, dy)
+
+    def take(self) -> Held:
+        """The weights as they are now, for one call of any kind, to be given back after it."""
         note = self._layer._asked  # before it is counted who has the arrays
         try:
             held = self._spare.pop()  # another thread's call has another one
@@ -63,58 +74,54 @@ class HeldWeights:
             held = None
         if held is not None and held.note is note:
             return held
-        sources, alone = self._current(), _alone(self._layer)
+        sources = self._current()
+        alone = sources is self._sources and self._own and _references(self._layer) == _ALONE
         if held is not None and held.sources is sources:
             for stage in held.form:
                 for one in stage:
                     self._layer._place.backend.refresh(one)
         else:
-            held = _Held(self._layer._prepare(sources), sources)
+            held = Held(self._layer._prepare(sources), sources)
         held.note = note if alone else None
         return held
 
-    def _give(self, held: _Held) -> None:
+    def give(self, held: Held) -> None:
         if held.sources is self._sources and len(self._spare) < self._MOST:
             self._spare.append(held)
 
     def _current(self) -> Stages:
         """The weights as the layer has them; the same list as long as the parameters are the same arrays, if forms of them
         are held: where they are not many, and need not be converted."""
-        params = list(self._layer._params.values())
-        if not _are(params, self._sources):
+        params = self._layer._params.values()
+        if not _same(params, self._arrays):
             stages = self._layer._stages()
-            if self._short.weights > self._SIZE or not _are(params, stages):
+            arrays = [w for stage in stages for of_one in stage for w in of_one if w is not None]
+            if self._short.weights > self._SIZE or not _same(params, arrays):
                 return stages
-            self._sources = stages
+            # the arrays last: another thread takes what it finds with them for theirs
+            self._own = all(type(array) is np.ndarray and array.flags.owndata for array in arrays)
+            self._sources, self._arrays = stages, arrays
         return self._sources
 
 
-def _are(params: list[Any], stages: Stages) -> bool:
-    """Whether the weights are these arrays."""
-    weights = [w for stage in stages for of_one in stage for w in of_one if w is not None]
-    return len(weights) == len(params) and all(a is b for a, b in zip(weights, params, strict=True))
-
-
-def _alone(layer: Any) -> bool:
-    """Whether nobody else has the parameters: plain arrays that own their memory."""
-    plain = all(type(array) is np.ndarray and array.flags.owndata for array in layer._params.values())
-    return plain and _references(layer) == _ALONE
+def _same(params: Collection[Any], arrays: list[Any]) -> bool:
+    """Whether the parameters are these arrays."""
+    return len(params) == len(arrays) and all(map(is_, params, arrays))
 
 
 def _references(layer: Any) -> tuple[int, int]:
     """How many refer to the parameters, and to that array among them to which most refer."""
-    params, most = layer._params, 0
-    for array in params.values():
-        most = max(most, sys.getrefcount(array))
-    return sys.getrefcount(params), most
+    params = layer._params
+    return sys.getrefcount(params), max(map(sys.getrefcount, params.values()))
 
 
 class _Alone:
-    """Parameters that nobody else has: in a dictionary, and in the sources of forms."""
+    """Parameters that nobody else has: in a dictionary, and in the sources of forms, twice."""
 
     def __init__(self) -> None:
         w_ih, w_hh = np.empty(1), np.empty(1)
         self._params, self._sources = {"weight_ih": w_ih, "weight_hh": w_hh}, Weights(w_ih, w_hh)
+        self._arrays = [w_ih, w_hh]
 
 
 _ALONE = _references(_Alone())

@@ -125,8 +125,10 @@ class Layer(Parameterised):
         """
         if self._held.fit(x, state, lengths):
             return self._held.short(x)
-        with self._held.prepared() as prepared:
-            return self._infer(prepared, x, state, lengths)
+        held = self._held.take()
+        result = self._infer(held.form, x, state, lengths)
+        self._held.give(held)
+        return result
 
     def _infer(self, prepared, x, state, lengths):
         x, states, lengths, unbatched = self._arguments(x, state, lengths)
@@ -147,10 +149,14 @@ class Layer(Parameterised):
 
     def forward(self, x, state=None, *, lengths=None, rng=None):
         """Training: (y, state at the end), tape. Arguments as of a call; `rng` (a seed or Generator) draws the dropout."""
+        if rng is None and self._held.fit(x, state, lengths):
+            y, state, kept = self._held.short_forward(x)
+            return (y, state), LayerTape(self._identity, [[kept]], [None], y.shape, False)
         x, states, lengths, unbatched = self._arguments(x, state, lengths)
         rng = self._rng if rng is None else np.random.default_rng(rng)
-        with self._held.prepared() as prepared:
-            y, ends, stages, masks = self._stack(prepared, x, states, lengths, rng)
+        held = self._held.take()
+        y, ends, stages, masks = self._stack(held.form, x, states, lengths, rng)
+        self._held.give(held)
         tape = LayerTape(self._identity, stages, masks, (x.shape[0], x.shape[1], self.hidden_size), unbatched)
         return self._result(y, ends, unbatched), tape
 
@@ -162,6 +168,8 @@ class Layer(Parameterised):
         """
         if not isinstance(tape, LayerTape) or tape.layer != self._identity:
             raise TypeError(f"tape: got {type(tape).__name__}, wanted what this layer's forward gave")
+        if self._held.fit_backward(tape, dy, dstate):
+            return self._held.short_backward(tape, dy)
         (T, N, H), D, cell, (there, work) = tape.shape, self._directions, REGISTRY[self._cell], self._place
         dy = self._sequence("dy", dy, (T, N, D * H), tape.unbatched)
         ends = self._states("dstate", dstate, N, tape.unbatched)
@@ -203,7 +211,9 @@ class Layer(Parameterised):
         memory = REGISTRY[self._cell].memory
         if memory and state is not None and not (isinstance(state, tuple | list) and len(state) == 2):
             raise TypeError(f"{name}: got {type(state).__name__}, wanted a pair (h, c)")
-        parts = (state if state is not None else (None, None)) if memory else (state,)
+        if state is None:
+            return [None] * (1 + memory)
+        parts = state if memory else (state,)
         if all(p is None for p in parts):
             return list(parts)
         there, rows = self._place.arrays, self.num_layers * self._directions

@@ -8,6 +8,7 @@ import numpy as np
 from fastrnn.arrays import as_array, as_size, from_any
 from fastrnn.backend import backend
 from fastrnn.cells import REGISTRY
+from fastrnn.tapes import LayerGradients, LayerTape
 
 _SMALL, _WORK = 1 << 16, 1 << 28  # of a short call: numbers in x, rows times weights
 
@@ -37,25 +38,26 @@ class Spares:
 
 
 class ShortCalls:
-    """Which calls of a layer are short, and how they are carried out: on memory that is laid out once for a shape."""
+    """Which calls of a layer are short, and how they are carried out: in inference on memory laid out once for a shape."""
 
     def __init__(self, layer: Any):
         self._cell = REGISTRY[layer._cell]
-        self._plain = layer.num_layers == 1 and not (layer.bidirectional or layer.batch_first or layer.on_device)
-        self._dtype, self._inputs = layer.dtype, layer.input_size
+        # a single layer in one direction, on the host, its time axis first
+        self.plain = layer.num_layers == 1 and not (layer.bidirectional or layer.batch_first or layer.on_device)
+        self._dtype, self._inputs, self._keys = layer.dtype, layer.input_size, layer._keys(0, 0)
         self.weights = sum(map(prod, layer._shapes().values()))  # numbers
 
     def fit(self, x: Any, state: Any, lengths: Any) -> bool:
         """Whether these arguments make a short call: a single plain layer, few numbers, from a zero state."""
         return (
-            self._plain and state is None and lengths is None and type(x) is np.ndarray and 0 < x.size <= _SMALL
+            self.plain and state is None and lengths is None and type(x) is np.ndarray and 0 < x.size <= _SMALL
             and x.ndim == 3 and x.dtype == self._dtype and x.shape[2] == self._inputs
             and x.shape[0] * x.shape[1] * self.weights <= _WORK
         )  # fmt: skip
 
     def fit_tokens(self, tokens: Any, lengths: Any) -> bool:
         """The same of tokens (T, N), whose sums are looked up."""
-        return self._plain and lengths is None and 0 < tokens.size <= _SMALL and tokens.size * self.weights <= _WORK
+        return self.plain and lengths is None and 0 < tokens.size <= _SMALL and tokens.size * self.weights <= _WORK
 
     def run(self, spares: Spares, form: Any, x: Any, table: Any = None) -> Any:
         """y, state at the end. spares : calls on this form of the weights, by the shape of x.
@@ -67,10 +69,24 @@ class ShortCalls:
             call = backend().bound(self._cell, form[0][0], *x.shape[:2], table)
         (call.x if table is None else call.tokens)[...] = x
         call.run()
-        y, h = call.y.copy(), call.h[None].copy()
-        state = (h, call.c[None].copy()) if self._cell.memory else h
+        y, state = call.y.copy(), self._state(call.h.copy(), call.c.copy() if self._cell.memory else None)
         spares.give(x.shape, call)
         return y, state
+
+    def forward(self, form: Any, x: Any) -> Any:
+        """y, state at the end, the backend's tape: nothing on the way but the call."""
+        x = as_array("x", x, x.shape, self._dtype)
+        y, h, c, kept = backend().forward(self._cell, form[0][0], x, keep=True)
+        return y, self._state(h, c), kept
+
+    def backward(self, tape: LayerTape, dy: Any) -> LayerGradients:
+        """The gradients, of a zero state's as well."""
+        g = backend().backward(self._cell, tape.stages[0][0], as_array("dy", dy, tape.shape, self._dtype))
+        params = dict(zip(self._keys, (g.w_ih, g.w_hh, g.b_ih, g.b_hh), strict=False))
+        return LayerGradients(g.x, self._state(g.h0, g.c0), params, () if g.table is None else (g,))
+
+    def _state(self, h: Any, c: Any) -> Any:
+        return (h[None], c[None]) if self._cell.memory else h[None]
 
 
 class Frozen:

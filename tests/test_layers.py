@@ -272,6 +272,33 @@ def test_gradients_have_the_names_and_shapes_of_parameters(name):
 
 
 @names
+@pytest.mark.parametrize("bias", [True, False])
+def test_short_training_is_training(name, bias):
+    layer, x = build(name, bias=bias), sequence()
+    zero = np.zeros((1, x.shape[1], H), np.float32)
+    state = (zero, zero) if name == "lstm" else zero
+    # with a state that is given, and gradients of the last one's, nothing is short
+    (y, end), tape = layer.forward(x)
+    (wanted_y, wanted_end), wanted_tape = layer.forward(x, state)
+    got, wanted = layer.backward(tape, y), layer.backward(wanted_tape, y, state)
+    assert same((y, end), (wanted_y, wanted_end)) and tape.nbytes == wanted_tape.nbytes
+    assert same((got.x, got.state), (wanted.x, wanted.state)) and list(got.params) == list(wanted.params)
+    assert all(got.params[key].tobytes() == value.tobytes() for key, value in wanted.params.items())
+    # whatever the strides, and the byte order
+    (y_back, _), tape_back = layer.forward(x[::-1])
+    assert y_back.tobytes() == layer.forward(np.ascontiguousarray(x[::-1]))[0][0].tobytes()
+    wide = np.zeros((*y.shape[:2], 2 * H), np.float32)
+    wide[:, :, ::2] = y
+    for dy in (wide[:, :, ::2], y.astype(">f4")):
+        assert layer.backward(tape, dy).x.tobytes() == got.x.tobytes()
+    assert not any(v.any() for v in layer.backward(tape_back).params.values())
+    with pytest.raises(ValueError, match="dy: got shape"):
+        layer.backward(tape, y[:-1])
+    with pytest.raises(TypeError, match="dy: got dtype"):
+        layer.backward(tape, y.astype(np.float64))
+
+
+@names
 def test_gradients_keep_nothing_of_the_directions(name):
     layer = build(name, bidirectional=True)
     (y, _), tape = layer.forward(sequence())

@@ -70,7 +70,8 @@ class Tape:
     rows: Rows
     block: Block
     biases: tuple[bool, bool]
-    sizes: tuple[int, int, int]  # T, I, H
+    shape: Shape
+    steps: int  # T
     looked_up: tuple[Array, int] | None  # of a lookup: the tokens (total,) as the rows are sorted, K
 
     @property
@@ -89,45 +90,45 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
         y = empty((T, N, H), dtype)
     if rows.ragged:
         y[...] = 0
-    states = Block(work.tape) if keep else work.block
-    ends = [states[name][work.ends :] for name in ("hs", "cs")[: 1 + cell.memory]]
-    for state, before, end in zip((h0, c0), ("hs", "cs"), ends, strict=False):
-        start = states[before][:N]
-        rows.sort(state, start)
+    block = Block(work.tape) if keep else work.block
+    states = [block[name] for name in ("hs", "cs")[: 1 + cell.memory]]
+    for state, given in zip(states, (h0, c0), strict=False):
+        rows.sort(given, state[:N])
         if rows.shortest == 0:
-            end[...] = start
-    connect(work, prepared, rows, states, lookup)
-    x_t, x_n, y_t, y_n = (step // x.itemsize for step in (*x.strides[:2], *y.strides[:2]))
+            state[work.ends :] = state[:N]
+    connect(work, prepared, rows, block, lookup)
+    item, (x_t, x_n, _), (y_t, y_n, _) = x.itemsize, x.strides, y.strides
     work.task.set(
-        x=x.ctypes.data, y=y.ctypes.data, x_t=x_t, x_n=x_n, y_t=y_t, y_n=y_n, x_ahead=work.x_ahead * x_t,
-        y_ahead=work.y_ahead * y_t,
+        x=x.ctypes.data, y=y.ctypes.data, x_t=x_t // item, x_n=x_n // item, y_t=y_t // item, y_n=y_n // item,
+        x_ahead=work.x_ahead * x_t // item, y_ahead=work.y_ahead * y_t // item,
     )  # fmt: skip
     work.run()
-    h_n, c_n = rows.unsort(ends[0], H), rows.unsort(ends[1], H) if cell.memory else None
+    h_n, *c_n = [rows.unsort(state[work.ends :], H) for state in states]
     tape = None
     if keep:
-        keep_weights(work, prepared.weights, states)
-        tape = keep_tape(prepared.weights, rows, states, T, lookup)
+        keep_weights(work, prepared, block)
+        tape = keep_tape(prepared, rows, block, shape, T, lookup)
     plan.give(work)
-    return y, h_n, c_n, tape
+    return y, h_n, c_n[0] if c_n else None, tape
 
 
-def keep_weights(work, weights, block):
+def keep_weights(work, prepared, block):
     """Copy the weights to the tape's block, as they are now."""
-    block["w_ih"][...] = weights.w_ih
-    work.pack.set(w=weights.w_hh.ctypes.data, out=block.at("panels"))
-    launch(work.pack.address, work.pack.words, packers(weights.w_hh.size))
+    w_ih, w_hh, *_ = prepared.weights
+    block["w_ih"][...] = w_ih
+    work.pack.set(w=prepared.pack.get("from_w_hh"), out=block.at("panels"))
+    launch(work.pack.address, work.pack.words, packers(w_hh.size))
 
 
-def keep_tape(weights, rows, block, T, lookup=None):
+def keep_tape(prepared, rows, block, shape, T, lookup=None):
     """The tape of a call of T steps whose states, gates, inputs and weights are in `block`; tokens are copied."""
-    w_ih, w_hh, b_ih, b_hh = weights
+    *_, b_ih, b_hh = prepared.weights
     looked_up = None
     if lookup is not None:
         tokens = np.empty((rows.total, 1), np.intp)
         rows.gather(lookup.tokens[:, :, None], tokens)
         looked_up = tokens[:, 0], len(lookup.table)
-    return Tape(rows, block, (b_ih is not None, b_hh is not None), (T, w_ih.shape[1], w_hh.shape[1]), looked_up)
+    return Tape(rows, block, (b_ih is not None, b_hh is not None), shape, T, looked_up)
 
 
 def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block, lookup: Lookup | None = None) -> None:
@@ -147,18 +148,16 @@ def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block, lookup
 
 
 def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
-    rows, block, (T, I, H) = tape.rows, tape.block, tape.sizes
-    N, dtype = len(rows), name_of(block["x"])
-    shape = Shape(cell.name, dtype, N, I, H, rows.steps, rows.total, rows.ragged, rows.reverse)
+    rows, block, shape = tape.rows, tape.block, tape.shape
     plan = backward_plan(shape, tape.biases, choice_of(shape, True, 1, get_num_threads()).now())
     work = plan.take()
     rows.sort(dh_n, work.dh)
     rows.sort(dc_n, work.dc)
     connect_backward(work, rows, block, dy)
     work.run()
-    d_rows = empty((rows.total, I), dtype)
+    d_rows = empty((rows.total, shape.I), shape.dtype)
     work.d_rows.run(block.at("w_ih"), d_rows.ctypes.data)
-    gradients = gathered(cell, tape, work, rows.scatter(d_rows, T))
+    gradients = gathered(cell, tape, work, rows.scatter(d_rows, tape.steps))
     if tape.looked_up is None:  # otherwise the gradients may come back to it
         plan.give(work)
     return gradients
@@ -166,27 +165,27 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
 
 def gathered(cell, tape, work, dx):
     """The gradients, once the loop has run: the sums over all rows for the weights, and what it left for the state."""
-    rows, block, (T, _, H) = tape.rows, tape.block, tape.sizes
+    rows, block, H = tape.rows, tape.block, tape.shape.H
     d = Block(work.gradients)
     if not rows.total:
         for name in d.layout.places:
             d[name][...] = 0
     work.dw_ih.run(block.at("x"), d.at("w_ih"), d.at("b_ih") if "b_ih" in d else 0)
     work.dw_hh.run(block.at("hs"), d.at("w_hh"), d.at("b_hh") if "b_hh" in d else 0)
-    if cell.shares_gradient and "b_ih" in d and "b_hh" in d:
-        d["b_hh"][...] = d["b_ih"]
+    d_w_ih, d_w_hh, d_b_ih, d_b_hh = (d.get(name) for name in Weights._fields)
+    if cell.shares_gradient and d_b_ih is not None and d_b_hh is not None:
+        d_b_hh[...] = d_b_ih
     if not cell.memory:
         np.add(work.dh, work.dc, out=work.dh)
     dh0, dc0 = rows.unsort(work.dh, H), rows.unsort(work.dc, H) if cell.memory else None
-    dw = (d.get(name) for name in Weights._fields)
     table, sums = None, None
     if tape.looked_up is not None:
         tokens, K = tape.looked_up
         d_sums = work.block["dx"][:, : cell.n_gates * H]
-        table, sums = empty((K, cell.n_gates * H), name_of(d_sums)), lambda: rows.scatter(d_sums, T)
+        table, sums = empty((K, cell.n_gates * H), name_of(d_sums)), lambda: rows.scatter(d_sums, tape.steps)
         table[...] = 0
         scatter(d_sums, tokens, table)
-    return Gradients(dx, *dw, dh0, dc0, table, sums)
+    return Gradients(dx, d_w_ih, d_w_hh, d_b_ih, d_b_hh, dh0, dc0, table, sums)
 
 
 def scatter(dy: Array, index: Array, into: Array) -> None:

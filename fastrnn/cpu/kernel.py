@@ -76,6 +76,9 @@ class Task:
         for name, value in values.items():
             words[places[name]] = value
 
+    def get(self, name: str) -> int:
+        return int(self.words[self._places[name]])
+
     def __contains__(self, name: str) -> bool:
         return name in self._places
 

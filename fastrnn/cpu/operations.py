@@ -222,7 +222,7 @@ class Cells:
         states = Block(work.tape) if keep else work.block
         engine.connect(work, prepared, rows, states, lookup)
         if keep:
-            engine.keep_weights(work, prepared.weights, states)
+            engine.keep_weights(work, prepared, states)
         words = {"x": x.ctypes.data, "y": y.ctypes.data}
         for name, array in (("x", x), ("y", y)):
             words |= {f"{name}_t": _step(array, 0), f"{name}_n": _step(array)}
@@ -232,7 +232,7 @@ class Cells:
                 words[name], growth[name] = parents.ctypes.data, parents.strides[0]
         work.task.set(s0=0, s1=1, fed_back=fed_back, **words)
         self.operations = [Operation(work.task, growth, (x, y, rows, states, prepared, parents, lookup, work))]
-        self._kept = prepared, rows, states, x, lookup
+        self._kept = prepared, rows, states, shape, T, lookup
 
     def start(self, h0, c0=None):
         _, rows, states, *_ = self._kept
@@ -241,16 +241,13 @@ class Cells:
                 rows.sort(state, states[name][: len(rows)])
 
     def finish(self):
-        prepared, rows, states, x, lookup = self._kept
-        return engine.keep_tape(prepared.weights, rows, states, len(x), lookup)
+        return engine.keep_tape(*self._kept)
 
 
 class CellsBackward:
     def __init__(self, cell, tape, dy, below=None, feed=None):
-        rows, block, (T, I, H) = tape.rows, tape.block, tape.sizes
-        N, dtype, GH = len(rows), name_of(dy), cell.n_gates * H
-        shape = Shape(cell.name, dtype, N, I, H, rows.steps, rows.total, False, False)
-        self._work = work = Backward(shape, tape.biases, Team(get_num_threads(), False))
+        rows, block, T, N, GH = tape.rows, tape.block, tape.steps, tape.shape.N, cell.n_gates * tape.shape.H
+        self._work = work = Backward(tape.shape, tape.biases, Team(get_num_threads(), False))
         self._cell, self._tape, self._below = cell, tape, below
         work.dh[...] = work.dc[...] = 0
         engine.connect_backward(work, rows, block, dy)
@@ -265,8 +262,8 @@ class CellsBackward:
             self.operations.append(linear(d_gates, pack(of_feed, transposed=True), feed, add=True))
 
     def finish(self):
-        (T, I, _), rows, dx = self._tape.sizes, self._tape.rows, self._below
-        if dx is None and self._tape.looked_up is None:
-            dx = empty((T, len(rows), I), self._work.gradients.places["w_ih"][2].name)
-            self._work.d_rows.run(self._tape.block.at("w_ih"), dx.ctypes.data)
-        return engine.gathered(self._cell, self._tape, self._work, dx)
+        tape, dx = self._tape, self._below
+        if dx is None and tape.looked_up is None:
+            dx = empty((tape.steps, tape.shape.N, tape.shape.I), tape.shape.dtype)
+            self._work.d_rows.run(tape.block.at("w_ih"), dx.ctypes.data)
+        return engine.gathered(self._cell, tape, self._work, dx)
