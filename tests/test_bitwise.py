@@ -16,7 +16,7 @@ CELLS = {
 DTYPES = {"f32": np.float32, "f64": np.float64}
 # T, N, I, H: one unit, odd sizes, a batch split by rows, a single row and a few rows split by units; a single row that
 # takes its input's product along
-SIZES = [(4, 1, 3, 1), (9, 2, 6, 33), (7, 13, 5, 65), (5, 1, 3, 260), (4, 3, 7, 131), (41, 1, 97, 97)]
+SIZES = [(4, 1, 3, 1), (9, 2, 6, 33), (7, 13, 5, 65), (5, 1, 3, 260), (4, 3, 7, 131), (41, 1, 97, 97), (41, 1, 193, 193)]
 STATEFUL = {"rnn": fr.RNN, "gru": fr.GRU, "lstm": fr.LSTM}
 
 cells = pytest.mark.parametrize("cell", CELLS)
@@ -176,6 +176,33 @@ def test_row_in_a_batch_and_alone(cell, dtype, reverse, H, threads):
         assert same([g_n["x"], g_n["h0"]], [g["x"][:, n : n + 1], g["h0"][n : n + 1]])
         if "c0" in g:
             assert same([g_n["c0"]], [g["c0"][n : n + 1]])
+
+
+@cells
+@dtypes
+@ways
+@pytest.mark.parametrize("H", [7, 16, 32, 50])
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "pieces"])
+def test_long_row_in_a_batch_and_alone(cell, dtype, reverse, H, whole, monkeypatch):
+    # alone, as many steps as were looked ahead for follow each other within a function; the last one's state goes elsewhere
+    T, N = 103, 3
+    if not whole:
+        monkeypatch.setattr(team, "CALL_FLOPS", 1e5)
+        forget_plans()
+    args, cotangents = problem(cell, dtype, (T, N, H, H))
+    out, tape = keep(cell, args, reverse=reverse)
+    g = pull(cell, tape, cotangents)
+    alone, pulled = row(args, cotangents, 1, T)
+    out_n, tape_n = keep(cell, alone, reverse=reverse)
+    assert same(out_n, [out[0][:, 1:2], *(s[1:2] for s in out[1:])])
+    assert same(infer(cell, alone, reverse=reverse), out_n)
+    assert same([pull(cell, tape_n, pulled)["x"]], [g["x"][:, 1:2]])
+    # of a longer one, which stops in time
+    longer = [np.concatenate([alone[0], alone[0][:9]]), *alone[1:]]
+    if not reverse:
+        y, *ends = infer(cell, longer, lengths=np.array([T]))
+        assert same([y[:T], *ends], out_n) and not y[T:].any()
+    forget_plans()
 
 
 @cells

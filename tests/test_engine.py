@@ -25,8 +25,11 @@ SIZES = [
     (6, 1, 70, 300),
     # the input's product beside that of a single row: windows of steps that grow, whole panels and one that is not
     (3, 1, 100, 100),
-    (61, 1, 131, 131),
+    (61, 1, 190, 190),
     (140, 2, 97, 97),
+    # steps of a single row that follow each other within a function, several turns each, or one
+    (100, 1, 70, 70),
+    (100, 1, 6, 30),
 ]
 SIZE = pytest.mark.parametrize("size", SIZES, ids=lambda s: "T{}-N{}-I{}-H{}".format(*s))
 CELL = pytest.mark.parametrize("name", REGISTRY)

@@ -14,7 +14,7 @@ from fastrnn.cells import REGISTRY
 from fastrnn.cpu.cellcode import cell_backward, load_tape
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
-from fastrnn.cpu.onerow import nothing_ahead, one_row, step_of_row
+from fastrnn.cpu.onerow import lay_out_turns, nothing_ahead, one_row, step_of_row
 from fastrnn.cpu.panels import input_panel, input_product, look_up, recurrent_panel, spread_branches
 from fastrnn.cpu.shares import JOINING, next_rows, panels_in_turn, part_of, share, units_of
 from fastrnn.cpu.simd import add, ask, claim, load, load_part, shift, static, store, store_part
@@ -35,7 +35,7 @@ from fastrnn.cpu.steps import (
     take_states,
 )  # fmt: skip
 from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
-from fastrnn.cpu.target import lanes, panel_vectors, panels_at_once, tile_rows
+from fastrnn.cpu.target import lanes, panel_vectors, panels_at_once, tile_beside, tile_rows
 from fastrnn.cpu.tile import product, product_of_row
 
 
@@ -46,7 +46,9 @@ def _constants(n_gates, n_parts, dtype):
 
 
 def _forward_constants(name, dtype):
-    return _constants(REGISTRY[name].n_gates, 1, dtype)
+    gates = REGISTRY[name].n_gates
+    # B : parts of a panel that the product of a single row takes along one by one
+    return _constants(gates, 1, dtype) | {"B": gates * panel_vectors(gates) // tile_beside(gates)[1]}
 
 
 def _backward_constants(name, dtype):
@@ -66,7 +68,7 @@ FORWARD = Fields(
     (*_TABLES, "parents", "sources", "tokens"),
     (*_SIZES, "I", "x_run", "near", "s0", "s1", "x_t", "x_n", "y_t", "y_n", "tokens_t", "tokens_n", "ends", "reverse",
      "keep", "save", "past", "by_units", "strided", "together", "fed_back", "looked_up", "beside", "capacity", "pre_size",
-     "swapped", "own", "own_c", "work_size", "x_ahead", "y_ahead", "x_share"),
+     "swapped", "own", "own_c", "work_size", "offsets_size", "x_ahead", "y_ahead", "x_share"),
     functions=("product", "product_of_row", "product_beside", "advance", "advance_row"), constants=_forward_constants,
 )  # fmt: skip
 BACKWARD = Fields(
@@ -123,8 +125,8 @@ def many_rows(w, part, mine):
         if s == w.s0:
             take_states(w, count, mine)
         if count == 1:
-            pre = shift(mine.pre, f * w.G * w.Hp)
-            step_of_row(w, part, s, pre, mine, mine.before[0], mine.after[0], mine.y_at[0], nothing_ahead())
+            turns, pre = lay_out_turns(w, part, mine), shift(mine.pre, f * w.G * w.Hp)
+            step_of_row(w, turns, s, pre, mine, mine.before[0], mine.after[0], mine.y_at[0], nothing_ahead())
         elif count > 1:
             for i in range(count):
                 exchange(w, part, mine.before[i], mine.after[i])

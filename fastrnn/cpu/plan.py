@@ -9,6 +9,7 @@ from fastrnn.cpu import compiled, gemm, loops
 from fastrnn.cpu.kernel import Task
 from fastrnn.cpu.lending import Plan, Work
 from fastrnn.cpu.memory import Block, Layout, Pieces, spread
+from fastrnn.cpu.onerow import TURN_SIZE
 from fastrnn.cpu.product import Product, depth_of_columns
 from fastrnn.cpu.sync import control_words
 from fastrnn.cpu.target import (
@@ -18,7 +19,7 @@ from fastrnn.cpu.target import (
     near_numbers,
     padded,
     panel_vectors,
-    rows_beside,
+    tile_beside,
 )
 from fastrnn.cpu.team import Choice, Team, choose, steps_a_call
 from fastrnn.cpu.threads import launch
@@ -26,7 +27,8 @@ from fastrnn.cpu.threads import launch
 _AHEAD_ROWS = 48  # rows of the input's product that are computed together
 _LEAST_NEAR = 32  # rows that go through all panels together: as many products of a weight pay for fetching it
 _PAST = 1 << 24  # bytes of a tape that is written past the caches: what backward reads first would be gone from them as well
-_FIRST_CACHE, _LAST_CACHE = 1 << 15, 1 << 25  # bytes of the least ones that processors have
+_TAKES_ALONG = 1 << 17  # bytes of a single row's weights that are waited for long enough to do other products meanwhile
+_LAST_CACHE = 1 << 25  # bytes of the least one that processors have
 _OWN = 1 << 14  # numbers of h in the rows of a member that has a copy of its own; of more, those at the border are few
 _GAP = 1 << 11  # numbers between the memory of two members: what is fetched ahead for one is not the other's
 _NEAR_CALL = 1 << 23  # bytes of x, y and tape that caches hold; of more, they are asked for
@@ -116,9 +118,9 @@ class Forward(_Loop):
         by_rows = team.size > 1 and not team.by_units and not in_program
         memory, sizes = _memory_of_members(shape, team, by_rows and not keep)
         super().__init__(Layout(memory | ({} if keep else states)))
-        # a single row's weights that come from behind the first cache, but not from memory
+        # a single row's weights that come from a cache, but not from near
         weights, panels = G * H * H * ITEMSIZE[dtype], -(-H // (panel_vectors(G) * L))
-        beside = rows_beside(G) if I == H and _FIRST_CACHE < weights < _LAST_CACHE // 2 else 0
+        beside = tile_beside(G)[0] if I == H and _TAKES_ALONG < weights < _LAST_CACHE // 2 else 0
         self.task = compiled.task(
             "forward", cell.name, dtype, loops.FORWARD, **sizes_of(N, H, dtype, G), I=I, x_run=run_of(I, block_depth(G)),
             near=max(_LEAST_NEAR, near_numbers(dtype) // max(1, H + I)), ends=self.ends, reverse=reverse, keep=keep,
@@ -218,13 +220,17 @@ def _memory_of_members(shape: Shape, team: Team, own_states: bool) -> tuple[Piec
     pre_size = max(2 * _AHEAD_ROWS * G * Hp, N * panel)
     own = N * Hp if own_states and N * Hp <= _OWN * team.size else 0
     own_c = 2 * own * cell.memory
+    offsets_size = 2 * (_AHEAD_ROWS + N) + 6 * N + TURN_SIZE * -(-Hp // (panel_vectors(G) * lanes(dtype)))
     work_size = pre_size + (N + 8) * panel + 2 * own + own_c + _GAP
     memory: Pieces = {
         "control": ((control_words(team.size),), "intp"),
-        "offsets": ((team.size * (2 * (_AHEAD_ROWS + N) + 6 * N),), "intp"),
+        "offsets": ((team.size * offsets_size,), "intp"),
         "work": ((team.size * work_size,), dtype),
     }
-    return memory, {"capacity": _AHEAD_ROWS, "pre_size": pre_size, "own": own, "own_c": own_c, "work_size": work_size}
+    return memory, {
+        "capacity": _AHEAD_ROWS, "pre_size": pre_size, "own": own, "own_c": own_c, "work_size": work_size,
+        "offsets_size": offsets_size,
+    }  # fmt: skip
 
 
 def sizes_of(N: int, H: int, dtype: str, gates: int) -> dict[str, int]:

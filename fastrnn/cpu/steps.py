@@ -13,10 +13,10 @@ from fastrnn.cpu.simd import ask, claim, load, load_part, shift, store, store_pa
 Step = namedtuple("Step", ("s", "base", "following", "first", "by", "count"))
 # a member's own memory: the input's and the recurrent sums; of its rows the place of x, of the token, of the state before
 # and after, of y; which of the branches a row belongs to, and where the state lies that a branch continues; h and c of its
-# rows, which may be its own: then where they came from, and where they go (-1: nowhere)
+# rows, which may be its own: then where they came from, and where they go (-1: nowhere); the turns of a single row
 Mine = namedtuple(
     "Mine",
-    ("pre", "sums", "x_at", "token_at", "before", "after", "y_at", "branch", "origin", "h", "c", "taken", "given"),
+    ("pre", "sums", "x_at", "token_at", "before", "after", "y_at", "branch", "origin", "h", "c", "taken", "given", "turns"),
 )
 
 
@@ -25,14 +25,15 @@ def memory_of(w, part):
     """A member's own memory. Where no row branches, each is a branch of its own."""
     work, ahead = shift(w.work, part.member * w.work_size), w.capacity + w.N
     pre = shift(work, 2 * w.own + w.own_c)
-    x_at = shift(w.offsets, part.member * (2 * ahead + 6 * w.N))
+    x_at = shift(w.offsets, part.member * w.offsets_size)
     token_at, before = shift(x_at, ahead), shift(x_at, 2 * ahead)
     after, y_at, taken = shift(before, w.N), shift(before, 2 * w.N), shift(before, 3 * w.N)
     given, branch = shift(before, 4 * w.N), shift(before, 5 * w.N)
     # rows that branch have no states of their own
     origin = taken if w.together > 1 else before
     h, c = (work, shift(work, w.own_c)) if w.own > 0 else (w.hs, w.cs)
-    return Mine(pre, shift(pre, w.pre_size), x_at, token_at, before, after, y_at, branch, origin, h, c, taken, given)
+    sums, turns = shift(pre, w.pre_size), shift(before, 6 * w.N)
+    return Mine(pre, sums, x_at, token_at, before, after, y_at, branch, origin, h, c, taken, given, turns)
 
 
 @helper
@@ -43,7 +44,8 @@ def from_row(mine, f, i):
     before, after = shift(mine.before, i), shift(mine.after, i)
     y_at, origin, taken, given = shift(mine.y_at, i), shift(mine.origin, i), shift(mine.taken, i), shift(mine.given, i)
     return Mine(
-        mine.pre, mine.sums, x_at, token_at, before, after, y_at, mine.branch, origin, mine.h, mine.c, taken, given
+        mine.pre, mine.sums, x_at, token_at, before, after, y_at, mine.branch, origin, mine.h, mine.c, taken, given,
+        mine.turns,
     )  # fmt: skip
 
 

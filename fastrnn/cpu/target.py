@@ -63,11 +63,17 @@ def panels_at_once(n_gates: int, n_parts: int = 1) -> int:
     return -(-8 // (n_gates * panel_vectors(n_gates) * n_parts))
 
 
-def rows_beside(n_gates: int) -> int:
-    """How many rows of another panel's product fit the registers beside those of `panels_at_once`; 0: too few to pay."""
+def tile_beside(n_gates: int) -> tuple[int, int]:
+    """Rows and vectors of a tile of another product that fits the registers beside the sums of `panels_at_once`; no rows
+    where they would be too few to pay.
+
+    Half of a panel's vectors where they can be halved, for twice the rows: less of its weights has to come from the caches
+    that the single row's come from.
+    """
     vectors = n_gates * panel_vectors(n_gates)
-    rows = TARGET.accumulators // vectors - panels_at_once(n_gates)
-    return rows if rows >= 3 else 0
+    part = vectors if vectors % 2 else vectors // 2
+    rows = (TARGET.accumulators - vectors * panels_at_once(n_gates)) // part
+    return (rows if rows >= 3 else 0), part
 
 
 def block_depth(n_gates: int) -> int:

@@ -25,7 +25,7 @@ from fastrnn.cpu.simd import (
     store_vector,
     tail_mask,
 )  # fmt: skip
-from fastrnn.cpu.target import ITEMSIZE, TARGET, lanes, panel_vectors, panels_at_once, rows_beside, tile_rows
+from fastrnn.cpu.target import ITEMSIZE, TARGET, lanes, panel_vectors, panels_at_once, tile_beside, tile_rows
 
 # parameters of the functions: pointers to numbers, to offsets, integers
 _POINTERS = ("a", "b", "init", "c", "ahead", "x", "w", "start", "to", "pre", "hs", "cs", "y", "saved")
@@ -66,8 +66,8 @@ def product_of_row(typing, at, vectors, a, a_part, b, b_step, b_panel, b_part, i
 def product_beside(typing, at, panels, a, b, b_panel, init, c, depth, x, x_rows, w, start, start_step, to, to_step):
     """product_of_row of 1 to panels_at_once(gates) whole panels, and beside it a tile of another product as deep:
 
-    to[r, v] = start[r, v] + Σ_k x[x_rows[r] + k] w[k, v], r < rows_beside(gates), v over a whole panel: where the weights
-    of the row come slower than multiply-adds are done, the tile costs nothing.
+    to[r, v] = start[r, v] + Σ_k x[x_rows[r] + k] w[k, v], of as many rows and vectors as tile_beside(gates) says: where the
+    weights of the row come slower than multiply-adds are done, the tile costs little.
 
     at : the address of a beside_function
     """
@@ -151,14 +151,14 @@ def beside_function(module, dtype, n_gates):
     """A switch over the panels."""
     function, named = function_of(module, "product_beside", dtype, _PRODUCT_BESIDE)
     end, by_panels = _switch(function, named["panels"])
-    vectors = n_gates * panel_vectors(n_gates)
+    vectors, (rows, part) = n_gates * panel_vectors(n_gates), tile_beside(n_gates)
     for many in range(1, panels_at_once(n_gates) + 1):
         builder = ir.IRBuilder(function.append_basic_block(f"panels{many}"))
         by_panels.add_case(I64(many), builder.block)
         chains = [(named["a"], columns_of(builder, named["b"], named["b_panel"], [vectors] * many))]
-        for r in range(rows_beside(n_gates)):
+        for r in range(rows):
             row = builder.gep(named["x"], [builder.load(builder.gep(named["x_rows"], [I64(r)]))])
-            chains.append((row, [(named["w"], v) for v in range(vectors)]))
+            chains.append((row, [(named["w"], v) for v in range(part)]))
         step = I64(vectors * lanes(dtype))
         first, *tile = sums_of(builder, dtype, chains, False, I64(1), step, named["depth"], named["b"], I64(0))
         put(builder, dtype, [first], named["init"], I64(0), named["c"], I64(0))
