@@ -106,8 +106,8 @@ def forward_tiles(w, part, turn, count, branches, f, mine):
 
 
 @helper
-def many_rows(w, part, mine):
-    """The forward loop."""
+def many_rows(w, part, mine, turns):
+    """The forward loop. turns : those of a step that is left with one row"""
     active, f, first_ahead, end_ahead, turn = w.N, 0, w.s0, w.s0, 0
     base = rows_before(w, w.s0) if w.keep else w.s0 % 2 * w.N
     for s in range(w.s0, w.s1):
@@ -125,7 +125,7 @@ def many_rows(w, part, mine):
         if s == w.s0:
             take_states(w, count, mine)
         if count == 1:
-            turns, pre = lay_out_turns(w, part, mine), shift(mine.pre, f * w.G * w.Hp)
+            pre = shift(mine.pre, f * w.G * w.Hp)
             step_of_row(w, turns, s, pre, mine, mine.before[0], mine.after[0], mine.y_at[0], nothing_ahead())
         elif count > 1:
             for i in range(count):
@@ -156,10 +156,11 @@ def build_forward(name, dtype, digest):
             return
         mode = flush_denormals()
         mine = memory_of(w, part)
+        turns = lay_out_turns(w, part, mine)
         if w.N == 1:
-            one_row(w, part, mine)
+            one_row(w, part, mine, turns)
         else:
-            many_rows(w, part, mine)
+            many_rows(w, part, mine, turns)
         restore_denormals(mode)
 
     return forward

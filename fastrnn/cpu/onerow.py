@@ -136,9 +136,8 @@ def step_of_row(w, turns, s, pre, mine, before, after, y_at, ahead):
 
 
 @helper
-def one_row(w, part, mine):
+def one_row(w, part, mine, turns):
     """The forward loop of a batch of one row."""
-    turns = lay_out_turns(w, part, mine)
     ahead = look_ahead(w, part, w.s0, 0, mine, w.beside if w.beside > 0 else w.capacity)
     f, end, s = 0, w.length[0], w.s0
     # nothing to wait for or to be taken along: steps follow each other within one call
