@@ -126,7 +126,7 @@ def many_rows(w, part, mine, turns):
             take_states(w, count, mine)
         if count == 1:
             pre = shift(mine.pre, f * w.G * w.Hp)
-            step_of_row(w, turns, s, pre, mine, mine.before[0], mine.after[0], mine.y_at[0], nothing_ahead())
+            step_of_row(w, part, turns, s, pre, mine, mine.before[0], mine.after[0], mine.y_at[0], nothing_ahead())
         elif count > 1:
             for i in range(count):
                 exchange(w, part, mine.before[i], mine.after[i])

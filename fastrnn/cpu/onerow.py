@@ -19,8 +19,8 @@ from fastrnn.cpu.tile import product_beside, product_of_row
 
 TURN_SIZE = 2 + len(TURN)  # its first panel, how many, and what advance_row reads
 # the window's first step and the one behind its last; where its rows begin among those of mine.pre, how many there are;
-# tiles of a panel's part, items, those done; the first panel
-Ahead = namedtuple("Ahead", ("first", "end", "row", "rows", "tiles", "items", "done", "panel"))
+# tiles of a panel's part, items, those done
+Ahead = namedtuple("Ahead", ("first", "end", "row", "rows", "tiles", "items", "done"))
 
 
 @helper
@@ -44,23 +44,23 @@ def look_ahead(w, part, s, row, mine, most):
     rows = collect_row(w, part, s, mine, most)
     end = s + rows
     if w.beside == 0 or rows < w.beside:
-        return Ahead(s, end, row, rows, 0, 0, 0, 0)
+        return Ahead(s, end, row, rows, 0, 0, 0)
     tiles = (rows + w.beside - 1) // w.beside
-    return Ahead(s, end, row, rows, tiles, w.B * tiles * max(0, min(part.end, w.whole) - part.first), 0, part.first)
+    return Ahead(s, end, row, rows, tiles, w.B * tiles * max(0, min(part.end, w.whole) - part.first), 0)
 
 
 @helper
 def nothing_ahead():
-    return Ahead(0, 0, 0, 0, 0, 0, 0, 0)
+    return Ahead(0, 0, 0, 0, 0, 0, 0)
 
 
 @helper
-def next_item(w, ahead, mine, k0):
+def next_item(w, part, ahead, mine, k0):
     """The tile that comes next, its terms from k0: places of its rows of x, weights, what its sums start from and the step
     from row to row there, where they go."""
     line = w.G * w.L
-    row, part = w.W * line, ahead.done // ahead.tiles
-    v0, vector = (ahead.panel + part // w.B) * w.W, part % w.B * (row // w.B)
+    row, parts = w.W * line, ahead.done // ahead.tiles
+    v0, vector = (part.first + parts // w.B) * w.W, parts % w.B * (row // w.B)
     # the last tile ends with the last row
     i = min(ahead.done % ahead.tiles * w.beside, ahead.rows - w.beside)
     to = shift(mine.pre, (ahead.row + i) * w.G * w.Hp + v0 * line + vector)
@@ -71,7 +71,7 @@ def next_item(w, ahead, mine, k0):
 
 @helper
 def one_done(ahead):
-    return Ahead(ahead.first, ahead.end, ahead.row, ahead.rows, ahead.tiles, ahead.items, ahead.done + 1, ahead.panel)
+    return Ahead(ahead.first, ahead.end, ahead.row, ahead.rows, ahead.tiles, ahead.items, ahead.done + 1)
 
 
 @helper
@@ -99,7 +99,7 @@ def lay_out_turns(w, part, mine):
 
 
 @helper
-def step_of_row(w, turns, s, pre, mine, before, after, y_at, ahead):
+def step_of_row(w, part, turns, s, pre, mine, before, after, y_at, ahead):
     """A step of a single row, from the input's sums `pre`.
 
     before, after, y_at : where its state lies, where it goes, where its output goes
@@ -117,7 +117,7 @@ def step_of_row(w, turns, s, pre, mine, before, after, y_at, ahead):
         while k0 < last or (beside and k0 < w.H):
             terms = min(w.run, w.H - k0)
             if beside:
-                x_at, x_weights, of_tile, tile_step, tile = next_item(w, ahead, mine, k0)
+                x_at, x_weights, of_tile, tile_step, tile = next_item(w, part, ahead, mine, k0)
                 product_beside(
                     w.product_beside, many, shift(state, k0), shift(weights, k0 * row), size, start, mine.sums, terms,
                     shift(w.x, k0), x_at, x_weights, of_tile, tile_step, tile, w.G * w.Hp,
@@ -160,7 +160,7 @@ def one_row(w, part, mine, turns):
             advance_row(w.advance_row, shift(turn, 2), turns, way, w.H, pre, before, after, y_at, steps)
         else:
             exchange(w, part, before, after)
-            ahead = step_of_row(w, turns, s, pre, mine, before, after, y_at, ahead)
+            ahead = step_of_row(w, part, turns, s, pre, mine, before, after, y_at, ahead)
         s += steps
         f += steps
         if w.beside == 0 and s == ahead.end:

@@ -28,7 +28,7 @@ from fastrnn.cpu.simd import (
 from fastrnn.cpu.target import ITEMSIZE, TARGET, lanes, panel_vectors, panels_at_once, tile_beside, tile_rows
 
 # parameters of the functions: pointers to numbers, to offsets, integers
-_POINTERS = ("a", "b", "init", "c", "ahead", "x", "w", "start", "to", "pre", "hs", "cs", "y", "saved")
+_POINTERS = ("a", "b", "init", "c", "ahead", "x", "w", "start", "to")
 _OFFSETS = ("a_rows", "x_rows")
 _PRODUCT = ("a", "a_rows", "a_step", "b", "b_step", "init", "init_step", "c", "c_step", "depth", "ahead", "ahead_step")
 _PRODUCT_OF_ROW = ("vectors", "a", "a_part", "b", "b_step", "b_panel", "b_part", "init", "c", "depth")
