@@ -8,14 +8,14 @@ import numpy as np
 from fastrnn import arrays as host
 from fastrnn.cuda import moves
 from fastrnn.cuda.call import Call
-from fastrnn.cuda.kinds import dtype_of, kind_of
+from fastrnn.cuda.kinds import dtype_of, kind_of, of_a_kind
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
 def from_any(name: str, value: Any) -> Any:
     """`value` as it is, known to be an array on a device."""
-    if not host.on_device(value):
+    if not (kind_of(value, name).holds(value) if of_a_kind(value) else host.on_device(value)):
         raise TypeError(f"{name}: got {type(value).__name__}, wanted an array on the device, where the call's others are")
     if getattr(value, "requires_grad", False):
         raise TypeError(f"{name}: got a tensor that requires a gradient, wanted one without: {name}.detach()")
@@ -88,7 +88,7 @@ def copy(x: Any, into: Any) -> Any:
 
 
 def copied(x: Any) -> Any:
-    return stacked([x])[0]
+    return copy(x, empty(tuple(x.shape), x))
 
 
 def lifted(x: Any) -> Any:
@@ -121,8 +121,10 @@ def _combined(a: Any, b: Any, how: int) -> Any:
 
 
 def stacked(states: list[Any]) -> Any:
-    """Arrays of a shape, one behind the other."""
+    """Arrays of a shape, one behind the other; of a single one, a view."""
     states = [kind_of(state).contiguous(state, "array") for state in states]
+    if len(states) == 1:
+        return kind_of(states[0]).first(states[0])
     call, dtype, n = Call(states[0]), dtype_of(states[0]), prod(states[0].shape)
     into = empty((len(states), *states[0].shape), states[0])
     for i, state in enumerate(states):

@@ -164,7 +164,7 @@ class Run:
     def follow(self) -> None:
         """Every hypothesis followed back: words `found` and `at`."""
         call = self._call
-        call.launch(decode.follower(), -(-self.q.N // ELEMENTWISE), ELEMENTWISE, *self._words(), self._room)
+        call.launch(decode.follower(), (-(-self.q.N // ELEMENTWISE),), ELEMENTWISE, *self._words(), self._room)
 
     def attention(self, T: int, length: Any, F: int, following: bool) -> Any:
         """The weights (T, N, F, S) of N F hypotheses of those lengths; following : whether `follow` says in which rows."""

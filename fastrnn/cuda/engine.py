@@ -57,11 +57,11 @@ def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, kee
         call.steps(moves.clear(dtype), N * H, T, rows.loop(H), T, tables, call.view(y))
     state = call.empty((2, N, H), real)
     _load_states(call, state, (h0, c0), N * H, dtype)
-    xs, x_dtype = _packed(call, rows, tables, x, keep)
+    xs = _packed(call, rows, tables, x, keep)
     sums = call.room(total * G * H, real)
     q = gemm.Product(total, G * H, I, a_m=I, a_k=1, b_k=1, b_n=I, biased=int(weights.b_ih is not None))
     w_ih, w_hh = call.flat(weights.w_ih), call.flat(weights.w_hh)
-    call.multiply(q, xs, x_dtype, w_ih, dtype, None if weights.b_ih is None else call.view(weights.b_ih), sums)
+    call.multiply(q, xs, dtype, w_ih, dtype, None if weights.b_ih is None else call.view(weights.b_ih), sums)
     kept = call.room(_kept(cell, rows, H, keep), real)
     plan = forward_cut(limits(call.number), cell.name, dtype, N, H)
     if total:
@@ -91,15 +91,14 @@ def _kept(cell, rows, H, keep):
 
 
 def _packed(call, rows, tables, x, keep):
-    """The input's packed rows and their type: a copy in the type of sums, or x itself where it will do."""
-    dtype, I = dtype_of(x), x.shape[2]
+    """The input's packed rows: a copy, or x itself where it will do."""
     view = call.view(x)
     if not keep and not rows.ragged and not rows.reverse and view.is_c_contiguous():
-        return view.ravel(), dtype
-    real = real_name(dtype)
-    xs = call.room(rows.total * I, real)
-    call.steps(moves.gather(dtype), rows.N * I, rows.steps, rows.loop(I), view, tables, xs)
-    return xs, real
+        return view.ravel()
+    dtype, I = dtype_of(x), x.shape[2]
+    xs = call.room(rows.total * I, dtype)
+    call.steps(moves.gather(), rows.N * I, rows.steps, rows.loop(I), view, tables, xs)
+    return xs
 
 
 def _load_states(call, into, given, size, dtype):
@@ -119,7 +118,7 @@ def _states(call, state, dtype):
 
 
 def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
-    rows, dtype, (T, I, H), G = tape.rows, tape.dtype, tape.sizes, cell.n_gates
+    rows, dtype, (_, I, H), G = tape.rows, tape.dtype, tape.sizes, cell.n_gates
     call, N, total, real = Call(tape.like), rows.N, rows.total, real_name(dtype)
     state = call.empty((2, N, H), real)
     _load_states(call, state, (dh_n, dc_n), N * H, dtype)
@@ -135,14 +134,41 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     elif not cell.memory:
         dh, dc = call.flat(state[0]), call.flat(state[1])
         call.each(moves.combine(real, moves.SUM), N * H, N * H, dh, dc, dh)
-    dx = call.empty((T, N, I), dtype)
-    d_rows = call.room(total * I, real)
-    call.multiply(gemm.Product(total, I, G * H, a_m=G * H, a_k=1, b_k=I, b_n=1), d, real, tape.w_ih, dtype, None, d_rows)
-    call.steps(moves.scatter(dtype), N * I, T, rows.loop(I), T, d_rows, tape.tables, call.view(dx))
+    d, d_dtype, hs, h_dtype = _operands(call, d, tape.kept, total * H, dtype)
+    dx = _input_gradient(call, tape, d, d_dtype)
     dw_ih, dw_hh = call.empty((G * H, I), dtype), call.empty((G * H, H), dtype)
     db_ih, db_hh = (call.empty((G * H,), dtype) if given else None for given in tape.biases)
+    q = gemm.Product(G * H, I, total, a_m=1, a_k=G * H, b_k=I, b_n=1)
+    call.sum_products(q, d, d_dtype, tape.x, dtype, dw_ih, db_ih, dtype)
     of_u = d if cell.shares_gradient else d[size:]
-    call.sum_products(G * H, I, total, d, tape.x, real, dw_ih, db_ih, dtype)
-    call.sum_products(G * H, H, total, of_u, tape.kept, real, dw_hh, db_hh, dtype)
+    call.sum_products(q._replace(N=H, b_k=H), of_u, d_dtype, hs, h_dtype, dw_hh, db_hh, dtype)
     dh0, dc0 = _states(call, state, dtype)
     return Gradients(dx, dw_ih, dw_hh, db_ih, db_hh, dh0, dc0 if cell.memory else None)
+
+
+def _operands(call, d, kept, size, dtype):
+    """The gradients of the sums and the first `size` numbers kept, h before each step, as products take them: (d, type of d,
+    h, type of h). Rounded to the arrays' type where the library has a product for it, as other implementations do."""
+    real = real_name(dtype)
+    if real == dtype or not call.kind.multiplies(dtype, dtype):
+        return d, real, kept, real
+    rounded = []
+    for given, n in ((d, d.size), (kept, size)):
+        into = call.room(n, dtype)
+        call.each(moves.convert(real, dtype), n, n, 1, given, into, 0)
+        rounded += [into, dtype]
+    return rounded
+
+
+def _input_gradient(call, tape, d, d_dtype):
+    """dx = Σ d W_ih, back in the places that the rows came from."""
+    rows, dtype, (T, I, _), real = tape.rows, tape.dtype, tape.sizes, real_name(tape.dtype)
+    width = tape.w_ih.size // max(I, 1)
+    dx = call.empty((T, rows.N, I), dtype)
+    in_place = dtype == real and not rows.ragged and not rows.reverse
+    d_rows = call.flat(dx) if in_place else call.room(rows.total * I, real)
+    q = gemm.Product(rows.total, I, width, a_m=width, a_k=1, b_k=I, b_n=1)
+    call.multiply(q, d, d_dtype, tape.w_ih, dtype, None, d_rows)
+    if not in_place:
+        call.steps(moves.scatter(dtype), rows.N * I, T, rows.loop(I), T, d_rows, tape.tables, call.view(dx))
+    return dx

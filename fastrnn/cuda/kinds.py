@@ -10,24 +10,30 @@ from typing import Any
 
 from numba import cuda
 
+from fastrnn.cuda.launching import Memory, current_device
 from fastrnn.cuda.scalars import stored_as
 from fastrnn.cuda.target import SIMULATED
 
 
 def dtype_of(x: Any) -> str:
     """The name of an array's type, or of a type."""
-    return str(getattr(x, "dtype", x)).removeprefix("torch.")
-
-
-@cache
-def _own_stream() -> Any:
-    return cuda.default_stream()
+    return _name(getattr(x, "dtype", x))
 
 
 @lru_cache(64)
-def _stream(pointer: int) -> Any:
-    """One object for a stream of another library: launches are kept by it."""
-    return cuda.external_stream(pointer)
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@cache
+def _own_stream() -> int:
+    return 0 if SIMULATED else int(cuda.default_stream().handle or 0)
+
+
+@lru_cache(64)
+def stream_of(handle: int) -> Any:
+    """Numba's object for a stream."""
+    return cuda.external_stream(handle) if handle and not SIMULATED else 0
 
 
 class Numba:
@@ -38,16 +44,30 @@ class Numba:
         return cuda.device_array(shape, stored_as(dtype))
 
     def view(self, x: Any) -> Any:
-        """The same memory as Numba's array; bfloat16 as 16 bits."""
+        """The same memory as kernels see it; bfloat16 as 16 bits. In the simulator, an array of Numba's."""
+        if SIMULATED:
+            return self.simulated(x)
+        name = dtype_of(x)
+        return Memory(*self.place(x), "int16" if name == "bfloat16" else name, x)
+
+    def simulated(self, x: Any) -> Any:
         return x
 
-    def stream(self) -> Any:
-        """The one in use."""
+    def place(self, x: Any) -> tuple[int, tuple[int, ...], tuple[int, ...] | None]:
+        """Where it is, its shape and its strides in bytes, or None where it is contiguous."""
+        return x.__cuda_array_interface__["data"][0], x.shape, x.strides
+
+    def stream(self) -> int:
+        """The handle of the one in use."""
         return _own_stream()
 
     def device(self, x: Any) -> int:
         """The number of the device that x is on."""
-        return 0 if SIMULATED else cuda.get_current_device().id
+        return 0 if SIMULATED else current_device()
+
+    def holds(self, x: Any) -> bool:
+        """Whether an array of this library is on a device."""
+        return hasattr(x, "__cuda_array_interface__") or hasattr(x, "__cuda_ndarray__")
 
     def from_host(self, x: Any, like: Any) -> Any:
         return cuda.to_device(x.astype(like.dtype))
@@ -60,6 +80,10 @@ class Numba:
         if not x.is_c_contiguous():
             raise ValueError(f"{name}: got a strided array of Numba, wanted a contiguous one")
         return x
+
+    def first(self, x: Any) -> Any:
+        """x[None]"""
+        return x.reshape(1, *x.shape)
 
     def lifted(self, x: Any) -> Any:
         """x[:, None]"""
@@ -78,6 +102,24 @@ class Numba:
             return x[:, :, start:end]
         return self._view(x, start * x.strides[2], (*x.shape[:2], end - start), x.strides)
 
+    # --- large products; gemm.py's kernels are for those that the library has none for
+
+    def multiplies(self, *dtypes: str) -> bool:
+        """Whether the library multiplies matrices of these types, with sums and results of theirs (single precision's)."""
+        return False
+
+    def matrix(self, memory: Any, shape: tuple[int, int], steps: tuple[int, int]) -> Any:
+        """A view of memory of this kind; steps : numbers from row to row and from column to column."""
+        raise NotImplementedError
+
+    def multiply(self, a: Any, b: Any, bias: Any, c: Any) -> None:
+        """c = a b (+ bias), matrices of `matrix`."""
+        raise NotImplementedError
+
+    def add_rows(self, a: Any, into: Any) -> None:
+        """The sum of a matrix's rows, to an array of the caller's."""
+        raise NotImplementedError
+
     @staticmethod
     def _view(x: Any, offset: int, shape: Any, strides: Any) -> Any:
         said = x.__cuda_array_interface__
@@ -93,12 +135,14 @@ class CuPy(Numba):
         with like.device:
             return sys.modules["cupy"].empty(shape, dtype)
 
-    def view(self, x):
-        # without a wait for the producer's stream, which is the one that kernels run on
+    def simulated(self, x):
         return cuda.from_cuda_array_interface(x.__cuda_array_interface__, owner=x, sync=False)
 
+    def place(self, x):
+        return x.data.ptr, x.shape, x.strides
+
     def stream(self):
-        return _stream(sys.modules["cupy"].cuda.get_current_stream().ptr)
+        return sys.modules["cupy"].cuda.get_current_stream().ptr
 
     def device(self, x):
         return x.device.id
@@ -122,6 +166,22 @@ class CuPy(Numba):
     def columns(self, x, start, end):
         return x[:, :, start:end]
 
+    def multiplies(self, *dtypes):
+        return not SIMULATED and len(set(dtypes)) == 1 and dtypes[0] in ("float32", "float64")
+
+    def matrix(self, memory, shape, steps):
+        at, item = memory.owner.data, memory.dtype.itemsize
+        strides = tuple(step * item for step in steps)
+        return sys.modules["cupy"].ndarray(shape, memory.dtype, at + (memory.pointer - at.ptr), strides)
+
+    def multiply(self, a, b, bias, c):
+        sys.modules["cupy"].matmul(a, b, out=c)
+        if bias is not None:
+            c += bias
+
+    def add_rows(self, a, into):
+        into[...] = a.sum(axis=0)
+
 
 class Torch(CuPy):
     """PyTorch's."""
@@ -130,18 +190,43 @@ class Torch(CuPy):
         torch = sys.modules["torch"]
         return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
 
-    def view(self, x):
-        torch = sys.modules["torch"]
-        return super().view(x.view(torch.int16) if x.dtype == torch.bfloat16 else x)
+    def place(self, x):
+        size = x.element_size()
+        return x.data_ptr(), tuple(x.shape), None if x.is_contiguous() else tuple(size * step for step in x.stride())
+
+    def holds(self, x):
+        return x.is_cuda
 
     def stream(self):
-        return _stream(sys.modules["torch"].cuda.current_stream().cuda_stream)
+        torch = sys.modules["torch"]
+        return torch._C._cuda_getCurrentRawStream(torch.cuda.current_device())
 
     def device(self, x):
         return x.device.index
 
     def contiguous(self, x, name):
         return x.contiguous()
+
+    def multiplies(self, *dtypes):
+        half = len(set(dtypes)) == 1 and dtypes[0] in ("float16", "bfloat16") and _single_from_half()
+        return (not SIMULATED and half) or super().multiplies(*dtypes)
+
+    def matrix(self, memory, shape, steps):
+        owner = memory.owner
+        start = owner.storage_offset() + (memory.pointer - owner.data_ptr()) // owner.element_size()
+        return owner.as_strided(shape, steps, start)
+
+    def multiply(self, a, b, bias, c):
+        torch = sys.modules["torch"]
+        if a.dtype == c.dtype and bias is not None:
+            torch.addmm(bias, a, b, out=c)
+            return
+        torch.mm(a, b, out=c, **({} if a.dtype == c.dtype else {"out_dtype": c.dtype}))
+        if bias is not None:
+            c += bias
+
+    def add_rows(self, a, into):
+        into.copy_(a.sum(0))
 
     def from_host(self, x, like):
         return sys.modules["torch"].from_numpy(x).to(like.device, like.dtype)
@@ -150,12 +235,30 @@ class Torch(CuPy):
         return (x.float() if x.dtype == sys.modules["torch"].bfloat16 else x).cpu().numpy()
 
 
-_KINDS = {"numba": Numba(), "cupy": CuPy(), "torch": Torch()}
+@cache
+def _single_from_half() -> bool:
+    """Whether PyTorch leaves sums of half precision's products in single precision: from 2.8 on."""
+    major, minor = sys.modules["torch"].__version__.split(".")[:2]
+    return (int(major), int(minor)) >= (2, 8)
+
+
+NUMBA = Numba()
+_KINDS = {"numba": NUMBA, "cupy": CuPy(), "torch": Torch()}
+
+
+@lru_cache(64)
+def _library(of: type) -> str:
+    return of.__module__.partition(".")[0]
+
+
+def of_a_kind(x: Any) -> bool:
+    """Whether x is of a library that is known."""
+    return _library(type(x)) in _KINDS  # type: ignore[arg-type]
 
 
 def kind_of(x: Any, name: str = "x") -> Numba:
     """How arrays like x are handled; TypeError if they are not known."""
-    library = type(x).__module__.partition(".")[0]
+    library = _library(type(x))  # type: ignore[arg-type]
     if library not in _KINDS:
         raise TypeError(f"{name}: got a {library} {type(x).__name__}, wanted a device array of CuPy, PyTorch or Numba")
     return _KINDS[library]

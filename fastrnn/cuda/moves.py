@@ -9,9 +9,8 @@ from fastrnn.cuda.scalars import functions, loader, real_of, storer
 
 
 @cache
-def gather(dtype):
-    """x (T, N, I) of any strides -> its packed rows (total, I) in the type of sums. q : a Loop, whose H is I."""
-    load = loader(dtype)
+def gather():
+    """x (T, N, I) of any strides -> its packed rows (total, I), of the same type. q : a Loop, whose H is I."""
 
     @cuda.jit
     def gather_kernel(q, x, tables, into):
@@ -20,7 +19,7 @@ def gather(dtype):
             for i in range(cuda.grid(1), count * q.H, cuda.gridsize(1)):
                 row, k = i // q.H, i % q.H
                 n, end = row_of(q, tables, row)
-                into[(packed + row) * q.H + k] = load(x[end - 1 - s if q.reverse else s, n, k])
+                into[(packed + row) * q.H + k] = x[end - 1 - s if q.reverse else s, n, k]
 
     return gather_kernel
 

@@ -67,7 +67,7 @@ def named(form):
 def strided(q, stored, real, table, flags):
     """What reads or writes views: x, y and dy of any strides."""
     view, dtype = types.Array(types.float32, 3, "A"), "float32"
-    yield "gather-strided", "move", moves.gather(dtype), (q, view, table, real)
+    yield "gather-strided", "move", moves.gather(), (q, view, table, real)
     yield "scatter-strided", "move", moves.scatter(dtype), (q, I64, real, table, view)
     yield "clear-strided", "move", moves.clear(dtype), (q, I64, table, view)
     form, back = (
@@ -118,7 +118,7 @@ def kernels(dtype):
         for square in target.SQUARES:
             yield f"multiply{square.side}-{a}-{b}", f"multiply{square.side}", gemm.multiply(a, b, square), arguments
     yield "finish", "finish", gemm.finish(dtype), (told(gemm.Product), I64, real, stored, stored)
-    yield "gather", "move", moves.gather(dtype), (q, batch, table, real)
+    yield "gather", "move", moves.gather(), (q, batch, table, stored)
     yield "scatter", "move", moves.scatter(dtype), (q, I64, real, table, batch)
     yield "clear", "move", moves.clear(dtype), (q, I64, table, batch)
     for source, to in {(dtype, name), (name, dtype), (dtype, dtype)}:

@@ -98,8 +98,8 @@ def test_rounding_to_bfloat16_is_to_the_nearest(device):
     # halfway between two, above an even and an odd one; zeros, infinities, NaN
     x = np.concatenate([x, np.array([1 + 2**-8, 1 + 3 * 2**-8, 0, -0.0, np.inf, -np.inf, np.nan], np.float32)])
     call = Call(device.to_device(x))
-    into = call.room(len(x), "bfloat16")
-    call.each(moves.convert("float32", "bfloat16"), len(x), len(x), 1, call.flat(device.to_device(x)), into, 0)
+    into = call.empty((len(x),), "bfloat16")
+    call.each(moves.convert("float32", "bfloat16"), len(x), len(x), 1, call.flat(device.to_device(x)), call.view(into), 0)
     got = bfloat16(into.copy_to_host())
     below = bfloat16((x.view(np.int32) >> 16).astype(np.int16))
     with np.errstate(invalid="ignore"):

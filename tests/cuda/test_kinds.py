@@ -37,7 +37,6 @@ ndarray.__module__ = "cupy"
 def cupy(device, monkeypatch):
     """The stand-in, and what Numba's simulator lacks for it."""
     from fastrnn import arrays
-    from fastrnn.cuda import kinds
 
     module = ModuleType("cupy")
     module.empty = lambda shape, dtype: np.full(shape, np.nan if "f" in np.dtype(dtype).str else -99, dtype).view(ndarray)
@@ -49,7 +48,6 @@ def cupy(device, monkeypatch):
     module.cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=7))
     monkeypatch.setitem(sys.modules, "cupy", module)
     monkeypatch.setattr(arrays, "on_device", lambda x: isinstance(x, ndarray))
-    monkeypatch.setattr(kinds, "_stream", lambda pointer: pointer)
 
     def view(said, owner, sync):
         assert not sync
