@@ -9,7 +9,7 @@ from numba import cuda
 
 from fastrnn.cuda import gemm, moves
 from fastrnn.cuda.kinds import NUMBA, Numba, kind_of, stream_of
-from fastrnn.cuda.launching import Grid, current_device, launch
+from fastrnn.cuda.launching import Grid, current_device, fill, launch
 from fastrnn.cuda.plan import Cut
 from fastrnn.cuda.rows import Rows
 from fastrnn.cuda.scalars import real_name
@@ -38,6 +38,19 @@ class Call:
     def room(self, size: int, dtype: str) -> Any:
         """New memory as kernels see it."""
         return self.view(self.empty((max(size, 1),), dtype))
+
+    def unwritten(self, size: int, dtype: str, start: int, end: int) -> Any:
+        """The same, all-ones from `start` to `end`: what blocks pass each other there is missing until it is written."""
+        room = self.room(size, dtype)
+        self.fill(room[start:end], -1)
+        return room
+
+    def fill(self, memory: Any, word: int) -> None:
+        """Every 32 bits of it."""
+        if SIMULATED:
+            memory[:] = np.full(memory.size, word, f"i{memory.dtype.itemsize}").view(memory.dtype)
+        else:
+            fill(memory, word, self.stream)
 
     def view(self, x: Any) -> Any:
         return self.kind.view(x)

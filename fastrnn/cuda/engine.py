@@ -62,14 +62,14 @@ def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, kee
     q = gemm.Product(total, G * H, I, a_m=I, a_k=1, b_k=1, b_n=I, biased=int(weights.b_ih is not None))
     w_ih, w_hh = call.flat(weights.w_ih), call.flat(weights.w_hh)
     call.multiply(q, xs, dtype, w_ih, dtype, None if weights.b_ih is None else call.view(weights.b_ih), sums)
-    kept = call.room(_kept(cell, rows, H, keep), real)
+    kept = call.unwritten(_kept(cell, rows, H, keep), real, 0, total * H)
     plan = forward_cut(limits(call.number), cell.name, dtype, N, H)
     if total:
         given = weights.b_hh is not None
         call.launch_loop(
             loops.forward(cell.name, dtype, plan.form, keep), plan,
             rows.loop(H, plan.groups, given), w_hh, call.view(weights.b_hh) if given else w_hh,
-            sums, kept, tables, call.flat(state), call.view(y), call.flags,
+            sums, kept, tables, call.flat(state), call.view(y),
         )  # fmt: skip
     tape = None
     if keep:
@@ -84,9 +84,9 @@ def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, kee
 
 
 def _kept(cell, rows, H, keep):
-    """Numbers: of every row of every step, or the states of two steps (c's of one)."""
+    """Numbers: of every row of every step, or h of every step and c of one."""
     if not keep:
-        return (2 + cell.memory) * rows.N * H
+        return (rows.total + cell.memory * rows.N) * H
     return (1 + cell.memory + cell.n_tape) * rows.total * H
 
 
@@ -102,6 +102,9 @@ def _packed(call, rows, tables, x, keep):
 
 
 def _load_states(call, into, given, size, dtype):
+    if all(x is None for x in given):
+        call.fill(call.flat(into), 0)
+        return
     for k, x in enumerate(given):
         call.convert(x, dtype, call.flat(into), real_name(dtype), k * size, size)
 
@@ -123,13 +126,14 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     state = call.empty((2, N, H), real)
     _load_states(call, state, (dh_n, dc_n), N * H, dtype)
     size = total * G * H
-    d = call.room(size if cell.shares_gradient else 2 * size, real)
+    of_sums = 0 if cell.shares_gradient else size  # where those of the state's product are
+    d = call.unwritten(of_sums + size, real, of_sums, of_sums + size)
     plan = backward_cut(limits(call.number), dtype, N, H, G * H)
     if total:
         call.launch_loop(
             loops.backward(cell.name, dtype, plan.form), plan,
             rows.loop(H, plan.groups, dy is not None), tape.w_hh, tape.kept, tape.tables, call.flat(state),
-            call.view(tape.like if dy is None else dy), d, call.flags,
+            call.view(tape.like if dy is None else dy), d,
         )  # fmt: skip
     elif not cell.memory:
         dh, dc = call.flat(state[0]), call.flat(state[1])
@@ -140,8 +144,7 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     db_ih, db_hh = (call.empty((G * H,), dtype) if given else None for given in tape.biases)
     q = gemm.Product(G * H, I, total, a_m=1, a_k=G * H, b_k=I, b_n=1)
     call.sum_products(q, d, d_dtype, tape.x, dtype, dw_ih, db_ih, dtype)
-    of_u = d if cell.shares_gradient else d[size:]
-    call.sum_products(q._replace(N=H, b_k=H), of_u, d_dtype, hs, h_dtype, dw_hh, db_hh, dtype)
+    call.sum_products(q._replace(N=H, b_k=H), d[of_sums:], d_dtype, hs, h_dtype, dw_hh, db_hh, dtype)
     dh0, dc0 = _states(call, state, dtype)
     return Gradients(dx, dw_ih, dw_hh, db_ih, db_hh, dh0, dc0 if cell.memory else None)
 

@@ -103,6 +103,12 @@ def launch(kernel: Any, grid: Grid, args: tuple[Any, ...]) -> None:
     )
 
 
+def fill(memory: Memory, word: int, stream: int) -> None:
+    """Every 32 bits of it, after what was launched on the stream before."""
+    if memory.size:
+        check(binding.cuMemsetD32Async(memory.pointer, word & 0xFFFFFFFF, memory.size * memory.item // 4, stream))
+
+
 def check(answer: tuple[Any, ...]) -> None:
     """RuntimeError where the driver says that something went wrong."""
     if answer[0]:

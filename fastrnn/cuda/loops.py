@@ -1,11 +1,13 @@
 """The two time loops: one launch for a whole sequence, each block with its units' weights at hand.
 
 Block (i, j) owns the i-th slice of the units and every `groups`-th row of the batch from the j-th on. In each step it
-multiplies what the blocks of its group left in the step before, puts the cell's text on the sums, writes its units, and
-waits for the others. Rows are sorted by length; the rows of all steps lie one after another ("packed", `tables` says where).
+multiplies what the blocks of its group left in the step before, puts the cell's text on the sums, and writes its units.
+Nobody waits at a barrier: what blocks read of each other (forward: h of every step, backward: the gradients of the sums that
+h enters) is all-ones until it is written, each number once, and is read until it is there. Rows are sorted by length; the
+rows of all steps lie one after another ("packed", `tables` says where).
 
     tables   first packed row of each step, (steps + 1); sorted row -> row, (N); lengths of the sorted rows, (N)
-    kept     hs, cs, saved: the states before a step and what the cell keeps; packed, or of two steps where nothing is kept
+    kept     hs, cs, saved: the states before a step and what the cell keeps, packed; for no tape hs and the c of one step
     state    (2, N, H) the first state, replaced by the last; in backward the gradients, from the last to the first
 """
 
@@ -16,9 +18,21 @@ from numba import cuda
 
 from fastrnn.cells import REGISTRY
 from fastrnn.cuda.plan import REGISTERS, SHARED, STREAMED
-from fastrnn.cuda.product import LANES, product_of, wait
+from fastrnn.cuda.product import LANES, product_of
 from fastrnn.cuda.rows import row_of
-from fastrnn.cuda.scalars import adder, device, loader, reader, real_name, real_of, stored_as, storer, text, writer
+from fastrnn.cuda.scalars import (
+    adder,
+    device,
+    exchange,
+    loader,
+    reader,
+    real_name,
+    real_of,
+    stored_as,
+    storer,
+    text,
+    writer,
+)
 from fastrnn.cuda.target import ITEM
 
 
@@ -72,25 +86,25 @@ def forward(name, dtype, form, keep):
     cell, real, tile = REGISTRY[name], real_of(dtype), form.tile
     real_type, stored_type = np.dtype(real), np.dtype(stored_as(dtype))
     G, K, R, columns, base, memory = cell.n_gates, cell.n_tape, tile.rows, tile.columns, tile.base, cell.memory
-    product, advance, store = product_of(tile, dtype, form.terms), text(cell.forward, real), storer(dtype)
-    load_gates, gates_of, save, add = reader(G, dtype), reader(G), writer(K), adder(G)
+    product, advance, store = product_of(tile, dtype, form.terms, True), text(cell.forward, real), storer(dtype)
+    load_gates, gates_of, save, add, written = reader(G, dtype), reader(G), writer(K), adder(G), exchange(real).written
     take, behind, held = weights_of(form, dtype), tile.room * ITEM[real_name(dtype)] // ITEM[dtype], form.held
 
     @device
-    def places(q, s, total, packed, following):
-        """Rows of `kept`: h before step s and after it, c before and after."""
+    def places(total, packed, following):
+        """Rows of `kept`: h before a step and after it, c before and after."""
         if keep:
             return packed, following, total + packed, total + following
-        return s % 2 * q.N, (1 - s % 2) * q.N, 2 * q.N, 2 * q.N
+        return packed, following, total, total
 
     @device
     def begin(q, kept, tables, state, first, own):
-        before, _, c_before, _ = places(q, 0, tables[q.steps], 0, 0)
+        before, _, c_before, _ = places(tables[q.steps], 0, 0)
         for i in range(cuda.threadIdx.x, of_group(q.N, q.groups) * own, cuda.blockDim.x):
             row, unit = cuda.blockIdx.y + i // own * q.groups, first + i % own
             n, end = row_of(q, tables, row)
             if end > 0:
-                kept[(before + row) * q.H + unit] = state[n * q.H + unit]
+                kept[(before + row) * q.H + unit] = written(state[n * q.H + unit])
                 if memory:
                     kept[(c_before + row) * q.H + unit] = state[(q.N + n) * q.H + unit]
 
@@ -112,7 +126,7 @@ def forward(name, dtype, form, keep):
         if keep:
             save(kept, ((1 + memory) * tables[q.steps] + (packed + row) * K) * H + unit, H, tape)
         if s + 1 < end:
-            kept[(at[1] + row) * H + unit] = h
+            kept[(at[1] + row) * H + unit] = written(h)
             if memory:
                 kept[(at[3] + row) * H + unit] = c
         else:
@@ -120,21 +134,21 @@ def forward(name, dtype, form, keep):
             state[(q.N + n) * H + unit] = c
 
     @cuda.jit
-    def forward_loop(q, w, b, a, kept, tables, state, y, flags):
+    def forward_loop(q, w, b, a, kept, tables, state, y):
         pool = cuda.shared.array(0, real_type)
         group, j, r = cuda.blockIdx.y, cuda.threadIdx.x % columns, cuda.threadIdx.x // columns
         first, own = slice_of(q.H)
         room, own_room = cuda.shared.array(0, stored_type)[behind:], cuda.local.array(held, real)
         weights, weights_first, gate_step = take(w, room, own_room, q.H, first, own, q.H)
         begin(q, kept, tables, state, first, own)
-        wait(flags, group, cuda.gridDim.x)
+        cuda.syncthreads()
         packed, following = 0, tables[min(1, q.steps)]
         for s in range(q.steps):
             mine = of_group(following - packed, q.groups)
             if mine <= 0:
                 break
-            upcoming = tables[min(s + 2, q.steps)]  # before the wait, after which memory is far
-            at = places(q, s, tables[q.steps], packed, following)
+            upcoming = tables[min(s + 2, q.steps)]
+            at = places(tables[q.steps], packed, following)
             for r0 in range(0, mine, R):
                 for u0 in range(0, own, columns):
                     row, unit = group + min(r0 + r, mine - 1) * q.groups, first + min(u0 + j, own - 1)
@@ -147,7 +161,7 @@ def forward(name, dtype, form, keep):
                     if r < R and r0 + r < mine and u0 + j < own:
                         u = gates_of(pool, base + j * G * R + r, R)
                         finish(q, s, at, row, packed, unit, u, known, kept, tables, state, y)
-            wait(flags, group, cuda.gridDim.x)
+            cuda.syncthreads()  # what a block reads of its own must not wait behind the reading
             packed, following = following, upcoming
 
     return forward_loop
@@ -160,8 +174,8 @@ def backward(name, dtype, form):
     real_type, stored_type = np.dtype(real), np.dtype(stored_as(dtype))
     G, K, R, columns, base = cell.n_gates, cell.n_tape, tile.rows, tile.columns, tile.base
     memory, shared = cell.memory, cell.shares_gradient
-    product, retreat, load = product_of(tile, dtype, form.terms), text(cell.backward, real), loader(dtype)
-    tape_of, write = reader(K), writer(G)
+    product, retreat, load = product_of(tile, dtype, form.terms, True), text(cell.backward, real), loader(dtype)
+    tape_of, write = reader(K), writer(G, exchange(real).written)
     take, behind, held = weights_of(form, dtype), tile.room * ITEM[real_name(dtype)] // ITEM[dtype], form.held
 
     @device
@@ -183,7 +197,7 @@ def backward(name, dtype, form):
         state[c_at] = real(dc)
 
     @cuda.jit
-    def backward_loop(q, w, kept, tables, state, dy, d, flags):
+    def backward_loop(q, w, kept, tables, state, dy, d):
         pool = cuda.shared.array(0, real_type)
         group, thread, threads, width = cuda.blockIdx.y, cuda.threadIdx.x, cuda.blockDim.x, G * q.H
         j, r = thread % columns, thread // columns
@@ -198,7 +212,7 @@ def backward(name, dtype, form):
                 continue
             for i in range(thread, mine * own, threads):
                 step(q, s, group + i // own * q.groups, first + i % own, kept, tables, state, dy, d)
-            wait(flags, group, cuda.gridDim.x)
+            cuda.syncthreads()  # as in forward_loop
             for r0 in range(0, mine, R):
                 for u0 in range(0, own, columns):
                     product(
@@ -208,7 +222,7 @@ def backward(name, dtype, form):
                     if r < R and r0 + r < mine and u0 + j < own:
                         n, _ = row_of(q, tables, group + (r0 + r) * q.groups)
                         state[n * q.H + first + u0 + j] = pool[base + j * R + r]
-            cuda.syncthreads()
+            cuda.syncthreads()  # other threads of the block read it
         if not memory:  # h's gradient by way of c, which is h
             for i in range(thread, of_group(q.N, q.groups) * own, threads):
                 n, _ = row_of(q, tables, group + i // own * q.groups)

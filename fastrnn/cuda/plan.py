@@ -8,10 +8,12 @@ from fastrnn.cuda.product import LANES, Tile
 from fastrnn.cuda.scalars import real_name
 from fastrnn.cuda.target import ITEM, backward_tiles, forward_tiles
 
-# clocks, by the figures of other persistent kernels' authors: to be measured on a device
-_WAIT = 1500  # for the other blocks
+# clocks (1.755 GHz), measured on an H100 but for _SUMMING, which is a guess
+_REACH = 1300  # from a block's writing a number until another has read it
+_BARRIER = 3500  # of a decoder: the same by way of a counter, and what was written is read after it
+_LOAD = 160  # for each word of the rows that a thread reads
+_STREAM = 23  # bytes of weights a clock and block out of the second-level cache, all blocks reading
 _SUMMING = 300  # of a pass, besides its products
-_STREAM = 40  # bytes of weights a clock and block out of the second-level cache, all blocks reading
 
 
 REGISTERS, SHARED, STREAMED = "registers", "shared", "streamed"  # where a slice's weights are
@@ -65,7 +67,7 @@ def decoding_cut(limit: Limits, dtype: str, maps: tuple[Map, ...], N: int, B: in
         slices = min(limit.blocks // groups, most)
         cuts = [Cut(slices, groups, Form(one.tile, STREAMED, 0), shared) for one in maps]
         clocks = sum(
-            _clocks(cut, dtype, -(-one.outputs // slices), -(-N // groups) * B, one.K)
+            _clocks(cut, dtype, -(-one.outputs // slices), -(-N // groups) * B, one.K, _BARRIER)
             for cut, one in zip(cuts, maps, strict=True)
         )
         if best is None or clocks < best[0]:
@@ -86,7 +88,7 @@ def _best(limit: Limits, tiles: list[Tile], dtype: str, N: int, H: int, K: int) 
             for where in (REGISTERS, SHARED, STREAMED):
                 cut = cut_of(tile, where, dtype, H, K, slices, groups)
                 if fits(limit, cut, dtype, H, K):
-                    found.append((_clocks(cut, dtype, size, -(-N // groups), K), slices, cut))
+                    found.append((_clocks(cut, dtype, size, -(-N // groups), K, _REACH), slices, cut))
     return min(found, key=lambda one: one[:2])[-1]
 
 
@@ -105,13 +107,15 @@ def fits(limit: Limits, cut: Cut, dtype: str, H: int, K: int) -> bool:
     return form.held <= (limit.held // 2 if dtype == "float64" else limit.held) and cut.shared <= limit.shared
 
 
-def _clocks(cut: Cut, dtype: str, size: int, rows: int, K: int) -> float:
+def _clocks(cut: Cut, dtype: str, size: int, rows: int, K: int, wait: float) -> float:
+    """Of a step. wait : for other blocks, where there are any"""
     tile, where = cut.form.tile, cut.form.where
     passes = -(-size // tile.columns) * -(-rows // tile.rows)
     # a warp's load from shared memory takes a clock of its multiprocessor; four of its multiply-adds do
     weight_loads, row_loads = tile.units * tile.gates, tile.rows
     loads = row_loads if where == REGISTERS else weight_loads + row_loads
     time = passes * (tile.warps * -(-K // LANES) * max(loads, weight_loads * row_loads / 4) + _SUMMING)
+    time += passes * tile.rows * K * ITEM[real_name(dtype)] / 4 / tile.threads * _LOAD
     if where == STREAMED:
         time += -(-rows // tile.rows) * size * tile.gates * K * ITEM[dtype] / _STREAM
-    return time + (_WAIT if cut.slices > 1 else 0)
+    return time + (wait if cut.slices > 1 else 0)

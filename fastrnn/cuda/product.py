@@ -1,4 +1,4 @@
-"""The product inside a time loop, u = W h for some units and some rows of the batch, and the wait for other blocks.
+"""The product inside a time loop, u = W h for some units and some rows of the batch, and the waits for other blocks.
 
 A warp's 32 lanes share one sum: lane l adds the terms k = l, l + 32, ... in that order, and one thread adds the 32 parts.
 The order depends on nothing but K, so that a row gives the same bits however a batch is cut into blocks.
@@ -9,7 +9,7 @@ from functools import cache
 
 from numba import cuda
 
-from fastrnn.cuda.scalars import device, loader, place, real_of
+from fastrnn.cuda.scalars import device, exchange, loader, place, real_of
 
 LANES = 32
 PITCH = LANES + 1  # of parts in shared memory: threads that read one each find them in 32 different banks
@@ -24,6 +24,7 @@ class Tile:
     gates: int
     rows: int
     loads: int  # numbers of the rows that a thread brings to shared memory at a time, as many of each row
+    most_parts: int  # sums of a warp whose lanes' parts are in shared memory at a time
 
     @property
     def threads(self) -> int:
@@ -40,6 +41,11 @@ class Tile:
         return self.units * self.gates * self.rows
 
     @property
+    def parts(self) -> int:
+        """Sums of a warp that are added up at a time: a part of all of them."""
+        return max(n for n in range(1, self.most_parts + 1) if self.sums % n == 0)
+
+    @property
     def chunk(self) -> int:
         """Terms whose numbers are in shared memory at a time."""
         return self.threads * self.loads // self.rows
@@ -47,7 +53,7 @@ class Tile:
     @property
     def base(self) -> int:
         """Where the sums are, behind the rows' numbers and, when those have been used, the lanes' parts."""
-        return max(self.threads * self.loads, self.warps * self.sums * PITCH)
+        return max(self.threads * self.loads, self.warps * self.parts * PITCH)
 
     @property
     def room(self) -> int:
@@ -73,30 +79,109 @@ def sum_of_parts(real):
 
 
 @cache
-def product_of(tile, dtype, terms=0):
+def product_of(tile, dtype, terms=0, awaited=False):
     """A device function with the sums of one pass, left in `pool`: unit j, gate g, row r at base + (j G + g) R + r.
 
     terms : of a lane's weights, where it holds them in registers and there is but one pass and chunk
     w : rows (K,); unit j's of gate g is row `first` + g * `gate_step` + j, of `own` units
     v : rows (K,) too; row r's starts at `start` + min(r, last) * `step`
+    awaited : numbers of v may not be there yet, see Exchange; otherwise they are, all of them
     """
-    warp_sums, gates, units, rows = tile.sums, tile.gates, tile.units, tile.rows
-    weights, sums, base, chunk, loads = units * gates, tile.warps * tile.sums, tile.base, tile.chunk, tile.loads
-    threads, loads_of_row = tile.threads, loads // rows
-    real, load = real_of(dtype), loader(dtype)
-    zero, of_parts = real(0), sum_of_parts(real)
+    warp_sums, units, rows, parts = tile.sums, tile.units, tile.rows, tile.parts
+    together, base, chunk, loads = tile.warps * parts, tile.base, tile.chunk, tile.loads
+    threads, real, add = tile.threads, real_of(dtype), adder_of_terms(tile, dtype, terms)
+    zero, of_parts, (fetch, complete) = real(0), sum_of_parts(real), fetcher(tile, dtype, awaited)
+
+    @device
+    def add_parts(pool, first):
+        """The lanes' parts of the sums of each warp from `first` on."""
+        for i in range(cuda.threadIdx.x, together, cuda.blockDim.x):
+            pool[base + i // parts * warp_sums + first + i % parts] = of_parts(pool, i * PITCH)
+        cuda.syncthreads()
+
+    @device
+    def product(w, first, gate_step, own, u0, K, v, start, step, last, pool):
+        thread = cuda.threadIdx.x
+        lane, warp = thread % LANES, thread // LANES
+        acc = cuda.local.array(warp_sums, real)
+        near = cuda.local.array(rows, real)
+        coming = cuda.local.array(loads, real)
+        for i in range(warp_sums):
+            acc[i] = zero
+        unit = min(u0 + warp * units, own - 1)
+        fetch(v, start, step, last, 0, K, coming)
+        for k0 in range(0, K, chunk):
+            complete(v, start, step, last, k0, K, coming)
+            for i in range(loads):
+                pool[place(thread + i * threads)] = coming[i]
+            cuda.syncthreads()
+            if k0 + chunk < K:  # on their way while these are used
+                fetch(v, start, step, last, k0 + chunk, K, coming)
+            add(w, (first + unit) * K, gate_step, own - unit, k0, K, pool, acc, near)
+            cuda.syncthreads()
+        for i0 in range(0, warp_sums, parts):
+            for i in range(parts):
+                pool[(warp * parts + i) * PITCH + lane] = acc[i0 + i]
+            cuda.syncthreads()
+            add_parts(pool, i0)
+
+    return product
+
+
+@cache
+def fetcher(tile, dtype, awaited):
+    """Device functions that bring a thread's share of the rows' next numbers: one begins, one sees that they are there.
+
+    All loads are made before any is looked at, and then, of those whose numbers were missing, all again.
+    """
+    threads, loads, loads_of_row = tile.threads, tile.loads, tile.loads // tile.rows
+    _, missing, first, again = exchange(real_of(dtype))
+
+    @device
+    def at(start, step, last, k0, K, i):
+        """Of load i; past the last term the last one's again, not used."""
+        return start + min(i // loads_of_row, last) * step + min(k0 + cuda.threadIdx.x + i % loads_of_row * threads, K - 1)
 
     @device
     def fetch(v, start, step, last, k0, K, into):
-        """This thread's share of the rows' next numbers; past the last term the last one's again, not used."""
-        for r in range(rows):
-            row = start + min(r, last) * step
-            for i in range(loads_of_row):
-                into[r * loads_of_row + i] = v[place(row + min(k0 + cuda.threadIdx.x + i * threads, K - 1))]
+        for i in range(loads):
+            into[i] = v[place(at(start, step, last, k0, K, i))]
+
+    @device
+    def fetch_first(v, start, step, last, k0, K, into):
+        for i in range(loads):
+            into[i] = first(v, at(start, step, last, k0, K, i))
+
+    @device
+    def nothing(v, start, step, last, k0, K, into):
+        pass
+
+    @device
+    def some_missing(numbers):
+        some = False
+        for i in range(loads):
+            some |= missing(numbers[i])
+        return some
+
+    @device
+    def complete(v, start, step, last, k0, K, into):
+        while some_missing(into):
+            for i in range(loads):
+                if missing(into[i]):
+                    into[i] = again(v, at(start, step, last, k0, K, i), into[i])
+
+    return (fetch_first, complete) if awaited else (fetch, nothing)
+
+
+@cache
+def adder_of_terms(tile, dtype, terms):
+    """A device function that adds the terms whose numbers are in shared memory to a lane's sums."""
+    gates, units, rows, chunk = tile.gates, tile.units, tile.rows, tile.chunk
+    weights, load = units * gates, loader(dtype)
 
     @device
     def add_terms(w, w_at, gate_step, mine, k0, K, pool, acc, near):
-        """The terms whose numbers are in shared memory: each of them and each weight is loaded once for all its sums."""
+        """Each of the numbers and each weight is loaded once for all its sums."""
         for k in range(cuda.threadIdx.x % LANES, min(chunk, K - k0), LANES):
             for r in range(rows):
                 near[r] = pool[place(r * chunk + k)]
@@ -119,40 +204,7 @@ def product_of(tile, dtype, terms=0):
                     for r in range(rows):
                         acc[p * rows + r] += w[p * terms + i] * near[r]
 
-    add = add_held_terms if terms else add_terms
-
-    @device
-    def add_parts(pool):
-        """The lanes' parts of every sum."""
-        for i in range(cuda.threadIdx.x, sums, cuda.blockDim.x):
-            pool[base + i] = of_parts(pool, i * PITCH)
-        cuda.syncthreads()
-
-    @device
-    def product(w, first, gate_step, own, u0, K, v, start, step, last, pool):
-        thread = cuda.threadIdx.x
-        lane, warp = thread % LANES, thread // LANES
-        acc = cuda.local.array(warp_sums, real)
-        near = cuda.local.array(rows, real)
-        coming = cuda.local.array(loads, real)
-        for i in range(warp_sums):
-            acc[i] = zero
-        unit = min(u0 + warp * units, own - 1)
-        fetch(v, start, step, last, 0, K, coming)
-        for k0 in range(0, K, chunk):
-            for i in range(loads):
-                pool[place(thread + i * threads)] = coming[i]
-            cuda.syncthreads()
-            if k0 + chunk < K:  # on their way while these are used
-                fetch(v, start, step, last, k0 + chunk, K, coming)
-            add(w, (first + unit) * K, gate_step, own - unit, k0, K, pool, acc, near)
-            cuda.syncthreads()
-        for i in range(warp_sums):
-            pool[(warp * warp_sums + i) * PITCH + lane] = acc[i]
-        cuda.syncthreads()
-        add_parts(pool)
-
-    return product
+    return add_held_terms if terms else add_terms
 
 
 @device

@@ -5,7 +5,9 @@ Both exponentials take an argument that is not positive, so that nothing overflo
 
 import math
 from functools import cache
+from operator import getitem
 from types import FunctionType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import config, cuda
@@ -65,16 +67,16 @@ def reader(n, dtype=""):
 
 
 @cache
-def writer(n):
-    """(array, at, step, values): the inverse of `reader`."""
-    rest = writer(n - 1) if n > 1 else None
+def writer(n, convert=None):
+    """(array, at, step, values): the inverse of `reader`; of what `convert`, a device function, makes of the values."""
+    rest, stored = writer(n - 1, convert) if n > 1 else None, convert or device(lambda x: x)
 
     def write(array, at, step, values):
-        array[at] = values[0]
+        array[at] = stored(values[0])
         rest(array, at + step, step, values[1:])
 
     def write_one(array, at, step, values):
-        array[at] = values[0]
+        array[at] = stored(values[0])
 
     return device(write if n > 1 else write_one)
 
@@ -141,6 +143,60 @@ if config.ENABLE_CUDASIM:  # type: ignore[attr-defined]
     def as_int(x):
         return int(np.float32(x).view(np.int32))
 
+    def upper_half(x):
+        return int(np.float64(x).view(np.int64) >> 32)
+
+    def fresh(array, i):
+        # tests/cuda/blocks.py has one, at which other threads get their turn
+        return getattr(cuda, "ldcv", getitem)(array, i)
+
 else:
+    from numba.cuda.libdevice import double2hiint as upper_half
     from numba.cuda.libdevice import float_as_int as as_int
     from numba.cuda.libdevice import int_as_float as as_float
+
+    @device
+    def fresh(array, i):
+        """array[i] as it is in the second-level cache now."""
+        return cuda.ldcv(array, i)
+
+
+class Exchange(NamedTuple):
+    """Device functions for memory through which blocks pass numbers: all-ones where none has been written yet."""
+
+    written: Any  # x -> what is stored for it
+    missing: Any  # whether a number that was read is not there yet
+    first: Any  # (array, i) -> array[i], there or not
+    again: Any  # (array, i, x) -> array[i] once more, after it gave x, which is missing
+
+
+@cache
+def exchange(real):
+    """For numbers of that type. They are looked at as integers: to a compiler one NaN is as good as another.
+
+    All-ones is a NaN that no arithmetic gives, but that a caller may. The 256 words up to it are taken together, and all of
+    them stored as the usual NaN: that a number is missing then does not tell the compiler its bits, see `again`.
+    """
+    top, nan = upper_half if real is np.float64 else as_int, real(np.nan)
+    positive = np.uint64(2**63 - 1)  # no index is looked at for being negative
+
+    @device
+    def missing(x):
+        return -256 <= top(x) < 0
+
+    @device
+    def written(x):
+        return nan if missing(x) else x
+
+    @device
+    def first(array, i):
+        return fresh(array, place(i) & positive)
+
+    @device
+    def again(array, i, x):
+        # The compiler takes a load for a function of its address: one of an address that stays it would make once, before
+        # the loop, which would never end. So the address follows from what the load before gave: -1 - bits further on, which
+        # is nothing, since what is missing is all-ones; the compiler knows no more than that it is 0 to 255.
+        return fresh(array, place(i + (-1 - top(x))) & positive)
+
+    return Exchange(written, missing, first, again)

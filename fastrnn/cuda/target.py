@@ -44,7 +44,7 @@ SQUARES = (Square(8, 2, 4), Square(12, 3, 4)) if SIMULATED else (Square(64, 4, 1
 
 @cache
 def forward_tiles(name, dtype):
-    """Every gate of a unit; of several units too where a cell has one."""
+    """Every gate of one unit or several."""
     return _tiles(REGISTRY[name].n_gates, dtype)
 
 
@@ -61,5 +61,6 @@ def held(capability):
 
 def _tiles(gates, dtype):
     # a sum in double precision takes two registers, and twice the shared memory
-    rows = [n for n in ROWS if dtype != "float64" or n <= 4]
-    return [Tile(WARPS, units, gates, n, _LOADS) for units in ((1, 4) if gates == 1 else (1,)) for n in rows]
+    most, parts, largest = (32, 16, 4) if dtype == "float64" else (64, 32, 8)
+    rows, units = [n for n in ROWS if n <= largest], (1, 2, 4) if gates == 1 else (1, 2)
+    return [Tile(WARPS, u, gates, n, _LOADS, parts) for u in units for n in rows if u * gates * n <= most]

@@ -1,8 +1,9 @@
 """Runs the CUDA kernels on the CPU, all blocks of a launch at once: where Numba's simulator runs one after another.
 
-Every CUDA thread is a greenlet that runs until it waits: at `syncthreads`, or at an atomic operation, where others get
-their turn. Threads and blocks take turns in a shuffled order, so that a missing barrier shows as a wrong result; shared and
-local memory start as NaN; a `syncthreads` that a thread of the block never reaches is an error, and so is a standstill.
+Every CUDA thread is a greenlet that runs until it waits: at `syncthreads`, at an atomic operation, or for a number that is
+not written yet, where others get their turn. Threads and blocks take turns in a shuffled order, so that a missing barrier
+shows as a wrong result; shared and local memory start as NaN; a `syncthreads` that a thread of the block never reaches is an
+error, and so is a standstill.
 """
 
 import random
@@ -15,7 +16,7 @@ from greenlet import getcurrent, greenlet
 from numba import cuda as host
 from numba.cuda.simulator.kernel import FakeCUDAKernel
 
-_STANDSTILL = 1000  # rounds in which nothing but atomic operations happens
+_STANDSTILL = 1000  # rounds in which nothing but atomic operations and repeated loads happens
 
 
 def _poisoned(shape, dtype):
@@ -44,7 +45,7 @@ class _Block:
         self.threads = [_Thread(kernel, args, self, i) for i in range(threads)]
 
     def turn(self, order):
-        """Let every thread that does not wait run until it does; whether anything but atomic operations happened."""
+        """Let every thread that does not wait run until it does; whether anything but those happened."""
         going = [thread for thread in self.threads if not thread.dead and not thread.waits]
         order.shuffle(going)
         for thread in going:
@@ -100,6 +101,11 @@ class _Device:
         before = array[index]
         array[index] += value
         return before
+
+    def ldcv(self, array, index):
+        if (array[index : index + 1].view(np.uint8) == 0xFF).all():
+            getcurrent().parent.switch()
+        return array[index]
 
     def _shared(self, shape, dtype):
         block, dtype = getcurrent().block, np.dtype(dtype)

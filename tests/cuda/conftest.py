@@ -15,7 +15,10 @@ elif os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0":
 
 @pytest.fixture
 def device(monkeypatch):
-    """Arrays made on the device hold NaN until they are written; in the simulator all blocks of a launch run at once."""
+    """Arrays made on the device hold NaN until they are written; in the simulator all blocks of a launch run at once.
+
+    Not the NaN that memory holds through which blocks pass numbers.
+    """
     from numba import cuda
 
     # all modules whose `cuda` is replaced
@@ -24,6 +27,8 @@ def device(monkeypatch):
     def empty(self, shape, dtype, like):
         filled = np.empty(shape, kinds.stored_as(dtype))
         filled.view(np.uint8).fill(0xFF)
+        if filled.dtype.kind == "f":
+            filled.fill(np.nan)
         return cuda.to_device(filled)
 
     monkeypatch.setattr(kinds.Numba, "empty", empty)

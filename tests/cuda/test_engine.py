@@ -216,6 +216,31 @@ def test_nan_and_infinity_come_through(device, name):
 
 
 @CELL
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("where", ["x", "h0", "c0", "dy", "dh_n", "dc_n"])
+def test_a_nan_of_the_bits_that_stand_for_missing_is_a_nan(device, name, dtype, where):
+    p = problem(name, 4, 3, 5, 10, ragged=True).cast(dtype)
+    if getattr(p, where) is None:
+        pytest.skip("no such state")
+    for bits in (-1, -2):
+        given = getattr(p, where)
+        given.reshape(-1)[-7] = np.array([bits], f"i{given.itemsize}").view(dtype)[0]
+        assert np.isnan(given).sum() == 1
+        with np.errstate(invalid="ignore"):
+            got, want = put(device, p, dtype).run(engine), p.cast(np.float64).run(reference)
+        for key in want:
+            np.testing.assert_array_equal(np.isnan(got[key].copy_to_host()), np.isnan(want[key]), err_msg=key)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_blocks_exchange_starts_as_all_ones(device, dtype):
+    call = Call(device.to_device(np.zeros(1, dtype)))
+    bits = call.unwritten(11, dtype, 2, 7).copy_to_host().view(f"i{np.dtype(dtype).itemsize}")
+    np.testing.assert_array_equal(bits == -1, [False] * 2 + [True] * 5 + [False] * 4)
+    assert call.unwritten(0, dtype, 0, 0).size == 1
+
+
+@CELL
 def test_gradients_are_the_same_from_run_to_run(device, name):
     p = put(device, problem(name, 6, 5, 4, 10, ragged=True), "float32")
     first = {k: a.copy_to_host() for k, a in p.run(engine).items()}
