@@ -45,6 +45,10 @@ class Call:
         self.fill(room[start:end], -1)
         return room
 
+    def words(self, memory: Any, cut: Cut) -> Any:
+        """The same memory as a loop's blocks read it of each other."""
+        return memory if cut.form.tile.each == 1 else memory.view(np.int64)
+
     def fill(self, memory: Any, word: int) -> None:
         """Every 32 bits of it."""
         if SIMULATED:

@@ -69,7 +69,7 @@ def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, kee
         call.launch_loop(
             loops.forward(cell.name, dtype, plan.form, keep), plan,
             rows.loop(H, plan.groups, given), w_hh, call.view(weights.b_hh) if given else w_hh,
-            sums, kept, tables, call.flat(state), call.view(y),
+            sums, kept, call.words(kept, plan), tables, call.flat(state), call.view(y),
         )  # fmt: skip
     tape = None
     if keep:
@@ -133,7 +133,7 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
         call.launch_loop(
             loops.backward(cell.name, dtype, plan.form), plan,
             rows.loop(H, plan.groups, dy is not None), tape.w_hh, tape.kept, tape.tables, call.flat(state),
-            call.view(tape.like if dy is None else dy), d,
+            call.view(tape.like if dy is None else dy), d, call.words(d, plan),
         )  # fmt: skip
     elif not cell.memory:
         dh, dc = call.flat(state[0]), call.flat(state[1])

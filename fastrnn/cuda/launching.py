@@ -48,6 +48,11 @@ class Memory:
         assert self.is_c_contiguous()
         return self if len(self.shape) == 1 else Memory(self.pointer, (self.size,), None, self.form[0], self.owner)
 
+    def view(self, dtype: Any) -> "Memory":
+        """The same memory on one axis of another type."""
+        name, size = np.dtype(dtype).name, self.size * self.item
+        return Memory(self.pointer, (size // _SIZES[name],), None, name, self.owner)
+
     def __getitem__(self, part: slice) -> "Memory":
         """A part of one axis."""
         start, end, _ = part.indices(self.size)

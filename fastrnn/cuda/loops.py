@@ -8,6 +8,7 @@ rows of all steps lie one after another ("packed", `tables` says where).
 
     tables   first packed row of each step, (steps + 1); sorted row -> row, (N); lengths of the sorted rows, (N)
     kept     hs, cs, saved: the states before a step and what the cell keeps, packed; for no tape hs and the c of one step
+    passed   what blocks read of each other, hs or a part of d: the same memory, perhaps as words of two numbers
     state    (2, N, H) the first state, replaced by the last; in backward the gradients, from the last to the first
 """
 
@@ -25,6 +26,7 @@ from fastrnn.cuda.scalars import (
     device,
     exchange,
     loader,
+    place,
     reader,
     real_name,
     real_of,
@@ -113,7 +115,7 @@ def forward(name, dtype, form, keep):
         """What one unit of one row needs besides its product: row, length, input's sums, biases, c before."""
         n, end = row_of(q, tables, row)
         x = gates_of(a, (packed + row) * G * q.H + unit, q.H)
-        c_prev = kept[((at[2] if memory else at[0]) + row) * q.H + unit]
+        c_prev = kept[place(((at[2] if memory else at[0]) + row) * q.H + unit)]
         return n, end, x, load_gates(b, unit if q.given else 0, q.H if q.given else 0), c_prev
 
     @device
@@ -122,19 +124,19 @@ def forward(name, dtype, form, keep):
         n, end, x, bias, c_prev = known
         H = q.H
         h, c, tape = advance(x, add(u, bias) if q.given else u, c_prev)
-        y[end - 1 - s if q.reverse else s, n, unit] = store(h)
+        if s + 1 < end:
+            kept[place((at[1] + row) * H + unit)] = written(h)  # first: others wait for it
+            if memory:
+                kept[place((at[3] + row) * H + unit)] = c
+        else:
+            state[place(n * H + unit)] = h
+            state[place((q.N + n) * H + unit)] = c
+        y[place(end - 1 - s if q.reverse else s), place(n), place(unit)] = store(h)
         if keep:
             save(kept, ((1 + memory) * tables[q.steps] + (packed + row) * K) * H + unit, H, tape)
-        if s + 1 < end:
-            kept[(at[1] + row) * H + unit] = written(h)
-            if memory:
-                kept[(at[3] + row) * H + unit] = c
-        else:
-            state[n * H + unit] = h
-            state[(q.N + n) * H + unit] = c
 
     @cuda.jit
-    def forward_loop(q, w, b, a, kept, tables, state, y):
+    def forward_loop(q, w, b, a, kept, passed, tables, state, y):
         pool = cuda.shared.array(0, real_type)
         group, j, r = cuda.blockIdx.y, cuda.threadIdx.x % columns, cuda.threadIdx.x // columns
         first, own = slice_of(q.H)
@@ -147,7 +149,7 @@ def forward(name, dtype, form, keep):
             mine = of_group(following - packed, q.groups)
             if mine <= 0:
                 break
-            upcoming = tables[min(s + 2, q.steps)]
+            upcoming = tables[place(min(s + 2, q.steps))]
             at = places(tables[q.steps], packed, following)
             for r0 in range(0, mine, R):
                 for u0 in range(0, own, columns):
@@ -155,7 +157,7 @@ def forward(name, dtype, form, keep):
                     # on its way while the product is computed
                     known = gather(q, at, row, packed, unit, b, a, kept, tables)
                     product(
-                        weights, weights_first, gate_step, own, u0, q.H, kept, (at[0] + group + r0 * q.groups) * q.H,
+                        weights, weights_first, gate_step, own, u0, q.H, passed, (at[0] + group + r0 * q.groups) * q.H,
                         q.groups * q.H, mine - 1 - r0, pool,
                     )  # fmt: skip
                     if r < R and r0 + r < mine and u0 + j < own:
@@ -184,11 +186,11 @@ def backward(name, dtype, form):
         N, H, total = q.N, q.H, tables[q.steps]
         n, end = row_of(q, tables, row)
         packed = tables[s] + row
-        at, c_at = n * H + unit, (N + n) * H + unit
+        at, c_at = place(n * H + unit), place((N + n) * H + unit)
         dh = state[at]
         if q.given:
-            dh += load(dy[end - 1 - s if q.reverse else s, n, unit])
-        c_prev = kept[((total if memory else 0) + packed) * H + unit]
+            dh += load(dy[place(end - 1 - s if q.reverse else s), place(n), place(unit)])
+        c_prev = kept[place(((total if memory else 0) + packed) * H + unit)]
         tape = tape_of(kept, ((1 + memory) * total + packed * K) * H + unit, H)
         dx, du, dc = retreat(dh, state[c_at], c_prev, tape)
         write(d, packed * G * H + unit, H, dx)
@@ -197,7 +199,7 @@ def backward(name, dtype, form):
         state[c_at] = real(dc)
 
     @cuda.jit
-    def backward_loop(q, w, kept, tables, state, dy, d):
+    def backward_loop(q, w, kept, tables, state, dy, d, passed):
         pool = cuda.shared.array(0, real_type)
         group, thread, threads, width = cuda.blockIdx.y, cuda.threadIdx.x, cuda.blockDim.x, G * q.H
         j, r = thread % columns, thread // columns
@@ -217,11 +219,11 @@ def backward(name, dtype, form):
                 for u0 in range(0, own, columns):
                     product(
                         weights, weights_first, gate_step, own, u0, width,
-                        d, (from_sums + packed + group + r0 * q.groups) * width, q.groups * width, mine - 1 - r0, pool,
+                        passed, (from_sums + packed + group + r0 * q.groups) * width, q.groups * width, mine - 1 - r0, pool,
                     )  # fmt: skip
                     if r < R and r0 + r < mine and u0 + j < own:
                         n, _ = row_of(q, tables, group + (r0 + r) * q.groups)
-                        state[n * q.H + first + u0 + j] = pool[base + j * R + r]
+                        state[place(n * q.H + first + u0 + j)] = pool[place(base + j * R + r)]
             cuda.syncthreads()  # other threads of the block read it
         if not memory:  # h's gradient by way of c, which is h
             for i in range(thread, of_group(q.N, q.groups) * own, threads):

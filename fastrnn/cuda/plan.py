@@ -16,6 +16,7 @@ _STREAM = 23  # bytes of weights a clock and block out of the second-level cache
 _SUMMING = 300  # of a pass, besides its products
 
 
+_UNROLLED = 64  # turns of a loop that the compiler unrolls, as numbers in registers ask for
 REGISTERS, SHARED, STREAMED = "registers", "shared", "streamed"  # where a slice's weights are
 
 
@@ -93,6 +94,8 @@ def _best(limit: Limits, tiles: list[Tile], dtype: str, N: int, H: int, K: int) 
 
 
 def cut_of(tile: Tile, where: str, dtype: str, H: int, K: int, slices: int, groups: int) -> Cut:
+    if K % 2 == 0 and dtype != "float64":
+        tile = tile.in_pairs()
     pool = tile.room * ITEM[real_name(dtype)]
     weights = -(-H // slices) * tile.gates * K * ITEM[dtype]
     # few different numbers of terms, since each has a kernel of its own
@@ -102,7 +105,8 @@ def cut_of(tile: Tile, where: str, dtype: str, H: int, K: int, slices: int, grou
 
 def fits(limit: Limits, cut: Cut, dtype: str, H: int, K: int) -> bool:
     tile, form = cut.form.tile, cut.form
-    if form.where == REGISTERS and (-(-H // cut.slices) > tile.columns or tile.chunk < K or tile.rows > 2):
+    several = -(-H // cut.slices) > tile.columns or tile.chunk < K  # passes, or parts of a sum
+    if form.where == REGISTERS and (several or tile.rows > 2 or form.terms > _UNROLLED):
         return False
     return form.held <= (limit.held // 2 if dtype == "float64" else limit.held) and cut.shared <= limit.shared
 
@@ -115,7 +119,7 @@ def _clocks(cut: Cut, dtype: str, size: int, rows: int, K: int, wait: float) -> 
     weight_loads, row_loads = tile.units * tile.gates, tile.rows
     loads = row_loads if where == REGISTERS else weight_loads + row_loads
     time = passes * (tile.warps * -(-K // LANES) * max(loads, weight_loads * row_loads / 4) + _SUMMING)
-    time += passes * tile.rows * K * ITEM[real_name(dtype)] / 4 / tile.threads * _LOAD
+    time += passes * tile.rows * K * ITEM[real_name(dtype)] / 4 / tile.threads * _LOAD / tile.each
     if where == STREAMED:
         time += -(-rows // tile.rows) * size * tile.gates * K * ITEM[dtype] / _STREAM
     return time + (wait if cut.slices > 1 else 0)

@@ -4,14 +4,16 @@ A warp's 32 lanes share one sum: lane l adds the terms k = l, l + 32, ... in tha
 The order depends on nothing but K, so that a row gives the same bits however a batch is cut into blocks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
+import numpy as np
 from numba import cuda
 
-from fastrnn.cuda.scalars import device, exchange, loader, place, real_of
+from fastrnn.cuda.scalars import as_float, device, exchange, exchange_of_pairs, loader, lower, place, real_of, upper
 
 LANES = 32
+TURNS = 4  # of a lane's terms in the body of a loop
 PITCH = LANES + 1  # of parts in shared memory: threads that read one each find them in 32 different banks
 
 
@@ -25,6 +27,11 @@ class Tile:
     rows: int
     loads: int  # numbers of the rows that a thread brings to shared memory at a time, as many of each row
     most_parts: int  # sums of a warp whose lanes' parts are in shared memory at a time
+    each: int = 1  # numbers of a load: 2 where rows are read as words of two
+
+    def in_pairs(self) -> "Tile":
+        """The same with words of two numbers: as many loads where there are many rows, else fewer, and registers left."""
+        return replace(self, loads=self.loads * (2 if self.rows > self.loads // 4 else 1), each=2)
 
     @property
     def threads(self) -> int:
@@ -68,11 +75,11 @@ def sum_of_parts(real):
 
     def total(pool, start):
         a, b, c, d = zero, zero, zero, zero
-        for part in range(start, start + LANES, 4):
-            a += pool[part]
-            b += pool[part + 1]
-            c += pool[part + 2]
-            d += pool[part + 3]
+        for part in range(0, LANES, 4):
+            a += pool[place(start + part)]
+            b += pool[place(start + part + 1)]
+            c += pool[place(start + part + 2)]
+            d += pool[place(start + part + 3)]
         return (a + b) + (c + d)
 
     return device(total)
@@ -84,19 +91,20 @@ def product_of(tile, dtype, terms=0, awaited=False):
 
     terms : of a lane's weights, where it holds them in registers and there is but one pass and chunk
     w : rows (K,); unit j's of gate g is row `first` + g * `gate_step` + j, of `own` units
-    v : rows (K,) too; row r's starts at `start` + min(r, last) * `step`
+    v : rows (K,) too, perhaps as words of two; row r's starts at `start` + min(r, last) * `step`
     awaited : numbers of v may not be there yet, see Exchange; otherwise they are, all of them
     """
     warp_sums, units, rows, parts = tile.sums, tile.units, tile.rows, tile.parts
-    together, base, chunk, loads = tile.warps * parts, tile.base, tile.chunk, tile.loads
+    together, base, chunk, each, loads = tile.warps * parts, tile.base, tile.chunk, tile.each, tile.loads // tile.each
     threads, real, add = tile.threads, real_of(dtype), adder_of_terms(tile, dtype, terms)
     zero, of_parts, (fetch, complete) = real(0), sum_of_parts(real), fetcher(tile, dtype, awaited)
+    word, place_words = (real if each == 1 else np.int64), placer(each)
 
     @device
     def add_parts(pool, first):
         """The lanes' parts of the sums of each warp from `first` on."""
         for i in range(cuda.threadIdx.x, together, cuda.blockDim.x):
-            pool[base + i // parts * warp_sums + first + i % parts] = of_parts(pool, i * PITCH)
+            pool[place(base + i // parts * warp_sums + first + i % parts)] = of_parts(pool, i * PITCH)
         cuda.syncthreads()
 
     @device
@@ -105,7 +113,7 @@ def product_of(tile, dtype, terms=0, awaited=False):
         lane, warp = thread % LANES, thread // LANES
         acc = cuda.local.array(warp_sums, real)
         near = cuda.local.array(rows, real)
-        coming = cuda.local.array(loads, real)
+        coming = cuda.local.array(loads, word)
         for i in range(warp_sums):
             acc[i] = zero
         unit = min(u0 + warp * units, own - 1)
@@ -113,7 +121,7 @@ def product_of(tile, dtype, terms=0, awaited=False):
         for k0 in range(0, K, chunk):
             complete(v, start, step, last, k0, K, coming)
             for i in range(loads):
-                pool[place(thread + i * threads)] = coming[i]
+                place_words(pool, thread + i * threads, coming[i])
             cuda.syncthreads()
             if k0 + chunk < K:  # on their way while these are used
                 fetch(v, start, step, last, k0 + chunk, K, coming)
@@ -121,11 +129,25 @@ def product_of(tile, dtype, terms=0, awaited=False):
             cuda.syncthreads()
         for i0 in range(0, warp_sums, parts):
             for i in range(parts):
-                pool[(warp * parts + i) * PITCH + lane] = acc[i0 + i]
+                pool[place((warp * parts + i) * PITCH + lane)] = acc[i0 + i]
             cuda.syncthreads()
             add_parts(pool, i0)
 
     return product
+
+
+@cache
+def placer(each):
+    """A device function that puts the i-th word of `each` numbers to shared memory."""
+
+    def place_number(pool, i, x):
+        pool[place(i)] = x
+
+    def place_pair(pool, i, x):
+        pool[place(2 * i)] = as_float(lower(x))
+        pool[place(2 * i + 1)] = as_float(upper(x))
+
+    return device(place_number if each == 1 else place_pair)
 
 
 @cache
@@ -134,13 +156,15 @@ def fetcher(tile, dtype, awaited):
 
     All loads are made before any is looked at, and then, of those whose numbers were missing, all again.
     """
-    threads, loads, loads_of_row = tile.threads, tile.loads, tile.loads // tile.rows
-    _, missing, first, again = exchange(real_of(dtype))
+    threads, each, loads = tile.threads, tile.each, tile.loads // tile.each
+    loads_of_row = loads // tile.rows
+    _, missing, first, again = exchange(real_of(dtype)) if each == 1 else exchange_of_pairs()
 
     @device
     def at(start, step, last, k0, K, i):
         """Of load i; past the last term the last one's again, not used."""
-        return start + min(i // loads_of_row, last) * step + min(k0 + cuda.threadIdx.x + i % loads_of_row * threads, K - 1)
+        k = k0 + each * (cuda.threadIdx.x + i % loads_of_row * threads)
+        return (start + min(i // loads_of_row, last) * step + min(k, K - each)) >> (each - 1)
 
     @device
     def fetch(v, start, step, last, k0, K, into):
@@ -180,17 +204,27 @@ def adder_of_terms(tile, dtype, terms):
     weights, load = units * gates, loader(dtype)
 
     @device
-    def add_terms(w, w_at, gate_step, mine, k0, K, pool, acc, near):
-        """Each of the numbers and each weight is loaded once for all its sums."""
-        for k in range(cuda.threadIdx.x % LANES, min(chunk, K - k0), LANES):
+    def add_some(turns, w, w_at, gate_step, mine, k, K, pool, acc, near):
+        """Terms k, k + 32, ... of so many turns; each number and each weight is loaded once for all its sums."""
+        for turn in range(turns):
             for r in range(rows):
-                near[r] = pool[place(r * chunk + k)]
+                near[r] = pool[place(r * chunk + k + turn * LANES)]
             for p in range(weights):
                 # past the last unit: the last one's again, not used
                 row = (p % gates) * gate_step + min(p // gates, mine - 1)
-                weight = load(w[place(w_at + row * K + k0 + k)])
+                weight = load(w[place(w_at + row * K + k + turn * LANES)])
                 for r in range(rows):
                     acc[p * rows + r] += weight * near[r]
+
+    @device
+    def add_terms(w, w_at, gate_step, mine, k0, K, pool, acc, near):
+        k, end, at = cuda.threadIdx.x % LANES, min(chunk, K - k0), w_at + k0
+        while k < end - (TURNS - 1) * LANES:  # several at a time have an address in common
+            add_some(TURNS, w, at, gate_step, mine, k, K, pool, acc, near)
+            k += TURNS * LANES
+        while k < end:
+            add_some(1, w, at, gate_step, mine, k, K, pool, acc, near)
+            k += LANES
 
     @device
     def add_held_terms(w, w_at, gate_step, mine, k0, K, pool, acc, near):

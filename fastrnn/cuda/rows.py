@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrnn.contract import Array
-from fastrnn.cuda.scalars import device
+from fastrnn.cuda.scalars import device, place
 
 
 class Loop(NamedTuple):
@@ -58,4 +58,4 @@ def _dense(T: int, N: int, reverse: bool) -> Rows:
 @device
 def row_of(q, tables, row):
     """In a kernel: which row a sorted one is, and its length."""
-    return tables[q.steps + 1 + row], tables[q.steps + 1 + q.N + row]
+    return tables[place(q.steps + 1 + row)], tables[place(q.steps + 1 + q.N + row)]

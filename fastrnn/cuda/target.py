@@ -17,7 +17,7 @@ WARPS = 2 if SIMULATED else 8
 ELEMENTWISE = 16 if SIMULATED else 256  # threads of a block that copies
 ROWS = (1, 2) if SIMULATED else (1, 2, 4, 8)  # of the batch in a tile of the loops: by how many there are
 _LOADS = ROWS[-1]
-_HELD = 8 if SIMULATED else 64
+_HELD = 8  # in the simulator
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,10 @@ def backward_tiles(dtype):
 
 def held(capability):
     """How many weights a lane may hold in registers (half as many in double precision) on a device of that capability."""
-    return _HELD if capability < (10, 0) else _HELD // 2  # where the compiler takes more of them for addresses
+    if SIMULATED:
+        return _HELD
+    # on the newest the compiler takes more of them for addresses
+    return 32 if capability >= (10, 0) else 64
 
 
 def _tiles(gates, dtype):

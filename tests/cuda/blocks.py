@@ -103,7 +103,7 @@ class _Device:
         return before
 
     def ldcv(self, array, index):
-        if (array[index : index + 1].view(np.uint8) == 0xFF).all():
+        if (array[index : index + 1].view(np.uint32) == 0xFFFFFFFF).any():
             getcurrent().parent.switch()
         return array[index]
 

@@ -23,7 +23,7 @@ def numbers(dtype="float32", *shape):
 def launches():
     q, table, real, batch = Loop(1, 2, 3), numbers("int64"), numbers(), numbers("float32", 2, 3, 4)
     form = plan.Form(target.forward_tiles("lstm", "float32")[0], plan.SHARED, 0)
-    yield loops.forward("lstm", "float32", form, True), (q, real, real, real, real, table, real, batch)
+    yield loops.forward("lstm", "float32", form, True), (q, real, real, real, real, table, table, real, batch)
     yield gemm.multiply("float32", "float32", target.SQUARES[0]), (gemm.Product(1, 2, 3, 4, 5, 6, 7), *[real] * 4)
     yield moves.convert("float32", "float16"), (5, 1, real, numbers("float16"), 0)
     kernel = decode.decoder("gru", "float32", tiles_of("gru", "float32", "greedy", 1), "greedy")
