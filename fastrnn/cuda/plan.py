@@ -8,12 +8,12 @@ from fastrnn.cuda.product import LANES, Tile
 from fastrnn.cuda.scalars import real_name
 from fastrnn.cuda.target import ITEM, backward_tiles, forward_tiles
 
-# clocks (1.755 GHz), measured on an H100 but for _SUMMING, which is a guess
+# clocks (1.755 GHz), measured on an H100
 _REACH = 1300  # from a block's writing a number until another has read it
 _BARRIER = 3500  # of a decoder: the same by way of a counter, and what was written is read after it
-_LOAD = 160  # for each word of the rows that a thread reads
+_LOAD = 100  # for each load of the rows by a thread
 _STREAM = 23  # bytes of weights a clock and block out of the second-level cache, all blocks reading
-_SUMMING = 300  # of a pass, besides its products
+_SUMMING = 1500  # of a pass, besides its products and loads
 
 
 _UNROLLED = 64  # turns of a loop that the compiler unrolls, as numbers in registers ask for
@@ -115,11 +115,13 @@ def _clocks(cut: Cut, dtype: str, size: int, rows: int, K: int, wait: float) -> 
     """Of a step. wait : for other blocks, where there are any"""
     tile, where = cut.form.tile, cut.form.where
     passes = -(-size // tile.columns) * -(-rows // tile.rows)
-    # a warp's load from shared memory takes a clock of its multiprocessor; four of its multiply-adds do
-    weight_loads, row_loads = tile.units * tile.gates, tile.rows
-    loads = row_loads if where == REGISTERS else weight_loads + row_loads
-    time = passes * (tile.warps * -(-K // LANES) * max(loads, weight_loads * row_loads / 4) + _SUMMING)
+    # a warp's load from shared memory takes a clock of its multiprocessor; four of its other instructions do
+    weights = tile.units * tile.gates
+    loads = tile.rows if where == REGISTERS else weights + tile.rows
+    instructions = loads + weights * tile.rows + (0 if where == REGISTERS else 2 * weights)
+    time = passes * (tile.warps * -(-K // LANES) * max(loads, instructions / 4) + _SUMMING)
     time += passes * tile.rows * K * ITEM[real_name(dtype)] / 4 / tile.threads * _LOAD / tile.each
     if where == STREAMED:
-        time += -(-rows // tile.rows) * size * tile.gates * K * ITEM[dtype] / _STREAM
+        # 16 bits come no faster than 32: a warp asks for half as many bytes at a time
+        time += -(-rows // tile.rows) * size * tile.gates * K * max(ITEM[dtype], 4) / _STREAM
     return time + (wait if cut.slices > 1 else 0)
