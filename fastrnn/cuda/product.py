@@ -31,7 +31,7 @@ class Tile:
 
     def in_pairs(self) -> "Tile":
         """The same with words of two numbers: as many loads where there are many rows, else fewer, and registers left."""
-        return replace(self, loads=self.loads * (2 if self.rows > self.loads // 4 else 1), each=2)
+        return replace(self, loads=self.loads * (2 if 2 < self.rows <= 8 else 1), each=2)
 
     @property
     def threads(self) -> int:
@@ -157,14 +157,17 @@ def fetcher(tile, dtype, awaited):
     All loads are made before any is looked at, and then, of those whose numbers were missing, all again.
     """
     threads, each, loads = tile.threads, tile.each, tile.loads // tile.each
-    loads_of_row = loads // tile.rows
+    loads_of_row, words_of_row = loads // tile.rows, tile.chunk // tile.each
     _, missing, first, again = exchange(real_of(dtype)) if each == 1 else exchange_of_pairs()
 
     @device
     def at(start, step, last, k0, K, i):
         """Of load i; past the last term the last one's again, not used."""
-        k = k0 + each * (cuda.threadIdx.x + i % loads_of_row * threads)
-        return (start + min(i // loads_of_row, last) * step + min(k, K - each)) >> (each - 1)
+        if loads_of_row:
+            row, word = i // loads_of_row, cuda.threadIdx.x + i % loads_of_row * threads
+        else:  # a part of the threads brings each row
+            row, word = (cuda.threadIdx.x + i * threads) // words_of_row, cuda.threadIdx.x % words_of_row
+        return (start + min(row, last) * step + min(k0 + each * word, K - each)) >> (each - 1)
 
     @device
     def fetch(v, start, step, last, k0, K, into):

@@ -9,14 +9,14 @@ from functools import cache
 from numba import config
 
 from fastrnn.cells import REGISTRY
-from fastrnn.cuda.product import Tile
+from fastrnn.cuda.product import LANES, Tile
 
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
 ITEM = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 WARPS = 2 if SIMULATED else 8
 ELEMENTWISE = 16 if SIMULATED else 256  # threads of a block that copies
-ROWS = (1, 2) if SIMULATED else (1, 2, 4, 8)  # of the batch in a tile of the loops: by how many there are
-_LOADS = ROWS[-1]
+ROWS = (1, 2) if SIMULATED else (1, 2, 4, 8, 16)  # of the batch in a tile of the loops: by how many there are
+_LOADS = 2 if SIMULATED else 8  # at a time, and one of each row
 _HELD = 8  # in the simulator
 
 
@@ -64,6 +64,7 @@ def held(capability):
 
 def _tiles(gates, dtype):
     # a sum in double precision takes two registers, and twice the shared memory
-    most, parts, largest = (32, 16, 4) if dtype == "float64" else (64, 32, 8)
+    most, parts, largest = (32, 16, 4) if dtype == "float64" else (64, 32, 16)
     rows, units = [n for n in ROWS if n <= largest], (1, 2, 4) if gates == 1 else (1, 2)
-    return [Tile(WARPS, u, gates, n, _LOADS, parts) for u in units for n in rows if u * gates * n <= most]
+    fitting = ((u, n) for u in units for n in rows if u * gates * n <= most and u * n <= LANES)
+    return [Tile(WARPS, u, gates, n, max(_LOADS, n), parts) for u, n in fitting]

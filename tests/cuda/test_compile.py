@@ -25,7 +25,7 @@ REGISTERS = 65536  # of a multiprocessor: a block has to fit
 # what a kernel may use: registers of a thread, bytes of static shared memory; none may spill
 BUDGET = {
     "forward": (232, 0),
-    "forward-wide": (255, 0),  # two units of a warp: the compiler takes what one block of a multiprocessor may
+    "forward-wide": (255, 0),  # many sums of a lane: the compiler takes what one block of a multiprocessor may
     "backward": (232, 0),
     "multiply64": (128, 8448),
     "multiply128": (192, 8448),
@@ -53,10 +53,11 @@ def told(kind):
 
 def forms(tiles, dtype, gates):
     """Of the smallest and the largest tile, the weights in each place; in registers as many as can be."""
-    small, large, wide = tiles[0], tiles[-1], max((t for t in tiles if t.rows <= 2), key=lambda t: t.sums)
+    small, large, many = tiles[0], tiles[-1], max(tiles, key=lambda t: t.rows)
+    wide = max((t for t in tiles if t.rows <= 2), key=lambda t: t.sums)
     words = small if dtype == "float64" else small.in_pairs()
-    large, wide = (t if dtype == "float64" else t.in_pairs() for t in (large, wide))
-    yield from (plan.Form(tile, plan.SHARED, 0) for tile in dict.fromkeys((small, words, large)))
+    large, wide, many = (t if dtype == "float64" else t.in_pairs() for t in (large, wide, many))
+    yield from (plan.Form(tile, plan.SHARED, 0) for tile in dict.fromkeys((small, words, large, many)))
     yield from (plan.Form(tile, plan.STREAMED, 0) for tile in (words, large))
     for most in sorted({target.held(capability) for capability in CAPABILITIES}):
         for tile in (words, wide):
@@ -114,7 +115,7 @@ def kernels(dtype):
                 passed = table if form.tile.each == 2 else real
                 arguments = (q, stored, stored, real, real, passed, table, real, batch)
                 kernel = loops.forward(cell, dtype, form, keep)
-                kind = "forward-wide" if form.tile.units > 1 else "forward"
+                kind = "forward-wide" if form.tile.units > 1 or form.tile.sums > 32 else "forward"
                 yield f"forward-{cell}-{named(form)}-{'tape' if keep else 'bare'}", kind, kernel, arguments
         for form in forms(target.backward_tiles(dtype), dtype, 1):
             passed = table if form.tile.each == 2 else real
