@@ -117,7 +117,7 @@ def _states(call, state, dtype):
         size = state.shape[0] * state.shape[1] * state.shape[2]
         call.convert(state, real, call.flat(stored), dtype, 0, size)
         state = stored
-    return state[0], state[1]
+    return call.kind.part(state, 0), call.kind.part(state, 1)
 
 
 def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
@@ -136,7 +136,8 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
             call.view(tape.like if dy is None else dy), d, call.words(d, plan),
         )  # fmt: skip
     elif not cell.memory:
-        dh, dc = call.flat(state[0]), call.flat(state[1])
+        flat = call.flat(state)
+        dh, dc = flat[: N * H], flat[N * H :]
         call.each(moves.combine(real, moves.SUM), N * H, N * H, dh, dc, dh)
     d, d_dtype, hs, h_dtype = _operands(call, d, tape.kept, total * H, dtype)
     dx = _input_gradient(call, tape, d, d_dtype)

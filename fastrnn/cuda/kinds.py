@@ -81,6 +81,10 @@ class Numba:
             raise ValueError(f"{name}: got a strided array of Numba, wanted a contiguous one")
         return x
 
+    def part(self, x: Any, i: int) -> Any:
+        """x[i]; Numba has no part of an array without numbers."""
+        return x[i] if SIMULATED or x.size else cuda.device_array(x.shape[1:], x.dtype)
+
     def first(self, x: Any) -> Any:
         """x[None]"""
         return x.reshape(1, *x.shape)
@@ -156,6 +160,9 @@ class CuPy(Numba):
 
     def contiguous(self, x, name):
         return sys.modules["cupy"].ascontiguousarray(x)
+
+    def part(self, x, i):
+        return x[i]
 
     def lifted(self, x):
         return x[:, None]
