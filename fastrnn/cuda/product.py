@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numba import cuda
 
-from fastrnn.cuda.scalars import as_float, device, exchange, exchange_of_pairs, loader, lower, place, real_of, upper
+from fastrnn.cuda.scalars import as_float, device, exchange, loader, lower, place, real_of, upper
 
 LANES = 32
 TURNS = 4  # of a lane's terms in the body of a loop
@@ -158,7 +158,7 @@ def fetcher(tile, dtype, awaited):
     """
     threads, each, loads = tile.threads, tile.each, tile.loads // tile.each
     loads_of_row, words_of_row = loads // tile.rows, tile.chunk // tile.each
-    _, missing, first, again = exchange(real_of(dtype)) if each == 1 else exchange_of_pairs()
+    _, missing, first, again = exchange(real_of(dtype), each == 2)
 
     @device
     def at(start, step, last, k0, K, i):

@@ -170,38 +170,6 @@ class Exchange(NamedTuple):
     again: Any  # (array, i, x) -> array[i] once more, after it gave x, which is missing
 
 
-@cache
-def exchange(real):
-    """For numbers of that type. They are looked at as integers: to a compiler one NaN is as good as another.
-
-    All-ones is a NaN that no arithmetic gives, but that a caller may. The 256 words up to it are taken together, and all of
-    them stored as the usual NaN: that a number is missing then does not tell the compiler its bits, see `again`.
-    """
-    top, nan = upper_half if real is np.float64 else as_int, real(np.nan)
-    positive = np.uint64(2**63 - 1)  # no index is looked at for being negative
-
-    @device
-    def missing(x):
-        return -256 <= top(x) < 0
-
-    @device
-    def written(x):
-        return nan if missing(x) else x
-
-    @device
-    def first(array, i):
-        return fresh(array, place(i) & positive)
-
-    @device
-    def again(array, i, x):
-        # The compiler takes a load for a function of its address: one of an address that stays it would make once, before
-        # the loop, which would never end. So the address follows from what the load before gave: -1 - bits further on, which
-        # is nothing, since what is missing is all-ones; the compiler knows no more than that it is 0 to 255.
-        return fresh(array, place(i + (-1 - top(x))) & positive)
-
-    return Exchange(written, missing, first, again)
-
-
 @device
 def lower(word):
     """The lower half of 64 bits."""
@@ -213,24 +181,44 @@ def upper(word):
     return np.int32(word >> 32)
 
 
-@cache
-def exchange_of_pairs():
-    """For words of two numbers in single precision, which come twice as fast. They are written one by one."""
-    one = exchange(np.float32)
-    positive = np.uint64(2**63 - 1)
+@device
+def absent(bits):
+    return -256 <= bits < 0
 
-    @device
-    def absent(bits):
-        return -256 <= bits < 0
+
+@cache
+def exchange(real, pairs=False):
+    """For numbers of that type, which are written one by one. pairs : they are read as words of two, which come twice as fast
+
+    They are looked at as integers: to a compiler one NaN is as good as another.
+    All-ones is a NaN that no arithmetic gives, but that a caller may. The 256 words up to it are taken together, and all of
+    them stored as the usual NaN: that a number is missing then does not tell the compiler its bits, see `again`.
+    """
+    top, nan = upper_half if real is np.float64 else as_int, real(np.nan)
+    positive = np.uint64(2**63 - 1)  # no index is looked at for being negative
+
+    def of_pair(x):
+        return lower(x) if absent(lower(x)) else upper(x)
+
+    bits = device(of_pair) if pairs else top
 
     @device
     def missing(x):
-        return absent(lower(x)) or absent(upper(x))
+        return absent(bits(x))
+
+    @device
+    def written(x):
+        return nan if absent(top(x)) else x
+
+    @device
+    def first(array, i):
+        return fresh(array, place(i) & positive)
 
     @device
     def again(array, i, x):
-        # as in `exchange`
-        bits = lower(x) if absent(lower(x)) else upper(x)
-        return fresh(array, place(i + (-1 - bits)) & positive)
+        # The compiler takes a load for a function of its address: one of an address that stays it would make once, before
+        # the loop, which would never end. So the address follows from what the load before gave: -1 - bits further on, which
+        # is nothing, since what is missing is all-ones; the compiler knows no more than that it is 0 to 255.
+        return fresh(array, place(i + (-1 - bits(x))) & positive)
 
-    return Exchange(one.written, missing, one.first, again)
+    return Exchange(written, missing, first, again)
