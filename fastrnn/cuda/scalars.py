@@ -188,7 +188,7 @@ def absent(bits):
 
 @cache
 def exchange(real, pairs=False):
-    """For numbers of that type, which are written one by one. pairs : they are read as words of two, which come twice as fast
+    """For numbers of that type, written one by one. pairs : they are read as words of two, which come twice as fast
 
     They are looked at as integers: to a compiler one NaN is as good as another.
     All-ones is a NaN that no arithmetic gives, but that a caller may. The 256 words up to it are taken together, and all of
