@@ -82,12 +82,13 @@ class Numba:
         return x
 
     def part(self, x: Any, i: int) -> Any:
-        """x[i]; Numba has no part of an array without numbers."""
+        """x[i]"""
+        # Numba has no parts of an array without numbers
         return x[i] if SIMULATED or x.size else cuda.device_array(x.shape[1:], x.dtype)
 
     def first(self, x: Any) -> Any:
         """x[None]"""
-        return x.reshape(1, *x.shape)
+        return x.reshape(1, *x.shape) if x.size else cuda.device_array((1, *x.shape), x.dtype)
 
     def lifted(self, x: Any) -> Any:
         """x[:, None]"""

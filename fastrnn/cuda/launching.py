@@ -1,7 +1,7 @@
-"""A launch in a few microseconds: a kernel compiled for its arguments' types, and the words that it is given.
+"""Launches by the driver itself: a kernel compiled for its arguments' types, and the words that it is given.
 
 Numba's own launch makes an array of Numba's of every other library's, types each one anew, and asks the driver how many
-blocks fit: 0.1-0.2 ms a launch, as much as a hundred steps of a time loop.
+blocks fit: for the five launches of an inference 1.5 ms beside an H100, the time of 500 steps; this way 0.3.
 """
 
 import struct
