@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 from numba import cuda
 
-from fastrnn.cuda.target import SIMULATED, held
+from fastrnn.cuda.target import SIMULATED, held, most_sums
 
 
 class Limits(NamedTuple):
     blocks: int  # that run at the same time, one on each multiprocessor
     shared: int  # bytes of shared memory for a block
     held: int  # weights that a lane may hold in registers
+    sums: int = 64  # that a lane may add up at a time
 
 
 @lru_cache(16)
@@ -21,7 +22,8 @@ def limits(number: int) -> Limits:
         return Limits(1, 48 << 10, held((0, 0)))
     device = cuda.gpus[number]
     shared = device.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-    return Limits(device.MULTIPROCESSOR_COUNT, shared, held(device.compute_capability))
+    capability = device.compute_capability
+    return Limits(device.MULTIPROCESSOR_COUNT, shared, held(capability), most_sums(capability))
 
 
 def missing() -> str:

@@ -105,6 +105,8 @@ def cut_of(tile: Tile, where: str, dtype: str, H: int, K: int, slices: int, grou
 
 def fits(limit: Limits, cut: Cut, dtype: str, H: int, K: int) -> bool:
     tile, form = cut.form.tile, cut.form
+    if tile.sums > limit.sums:
+        return False
     several = -(-H // cut.slices) > tile.columns or tile.chunk < K  # passes, or parts of a sum
     if form.where == REGISTERS and (several or tile.rows > 2 or form.terms > _UNROLLED):
         return False

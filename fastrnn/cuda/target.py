@@ -62,6 +62,11 @@ def held(capability):
     return 32 if capability >= (10, 0) else 64
 
 
+def most_sums(capability):
+    """How many sums of a lane leave it registers enough, likewise."""
+    return 32 if capability >= (10, 0) else 64
+
+
 def _tiles(gates, dtype):
     # a sum in double precision takes two registers, and twice the shared memory
     most, parts, largest = (32, 16, 4) if dtype == "float64" else (64, 32, 16)

@@ -197,13 +197,14 @@ def brief(dtype, name, capability):
 
 
 def planned(dtype, name, capability):
-    """Whether a device may be given that kernel: a lane holds as many weights as the device's limit allows."""
-    if "registers" not in name:
+    """Whether a device may be given that kernel: a lane holds no more weights and sums than the device's limits allow."""
+    tile = re.search(r"(?:registers(\d+)-|-)units(\d+)-rows(\d+)", name)
+    if not tile:
         return True
+    terms, units, rows = (int(n or 0) for n in tile.groups())
     gates = 1 if name.startswith("backward") else REGISTRY[name.split("-")[1]].n_gates
-    terms, units = (int(n) for n in re.search(r"registers(\d+)-units(\d+)", name).groups())
-    held = terms * units * gates
-    return held * (2 if dtype == "float64" else 1) <= target.held(capability)
+    held = terms * units * gates * (2 if dtype == "float64" else 1)
+    return held <= target.held(capability) and units * gates * rows <= target.most_sums(capability)
 
 
 EVERY = [(*key, capability) for capability in CAPABILITIES for key in FOUND if planned(*key, capability)]
