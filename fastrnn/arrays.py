@@ -46,10 +46,9 @@ def on_device(value: Any) -> bool:
     """Whether `value` is an array in a GPU's memory, as Numba, CuPy and PyTorch have them."""
     if isinstance(value, np.ndarray):
         return False
-    try:
-        return hasattr(value, "__cuda_array_interface__") or hasattr(value, "__cuda_ndarray__")
-    except RuntimeError:  # PyTorch's word for a tensor that requires a gradient
-        return True
+    if hasattr(value, "is_cuda"):  # PyTorch's: its interface takes long, and refuses a tensor that requires a gradient
+        return bool(value.is_cuda)
+    return hasattr(value, "__cuda_array_interface__") or hasattr(value, "__cuda_ndarray__")
 
 
 def _fits(got: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:

@@ -8,14 +8,14 @@ import numpy as np
 from fastrnn import arrays as host
 from fastrnn.cuda import moves
 from fastrnn.cuda.call import Call
-from fastrnn.cuda.kinds import dtype_of, kind_of, of_a_kind
+from fastrnn.cuda.kinds import dtype_of, kind_of
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
 def from_any(name: str, value: Any) -> Any:
     """`value` as it is, known to be an array on a device."""
-    if not (kind_of(value, name).holds(value) if of_a_kind(value) else host.on_device(value)):
+    if not host.on_device(value):
         raise TypeError(f"{name}: got {type(value).__name__}, wanted an array on the device, where the call's others are")
     if getattr(value, "requires_grad", False):
         raise TypeError(f"{name}: got a tensor that requires a gradient, wanted one without: {name}.detach()")

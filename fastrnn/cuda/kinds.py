@@ -65,10 +65,6 @@ class Numba:
         """The number of the device that x is on."""
         return 0 if SIMULATED else current_device()
 
-    def holds(self, x: Any) -> bool:
-        """Whether an array of this library is on a device."""
-        return hasattr(x, "__cuda_array_interface__") or hasattr(x, "__cuda_ndarray__")
-
     def from_host(self, x: Any, like: Any) -> Any:
         return cuda.to_device(x.astype(like.dtype))
 
@@ -202,9 +198,6 @@ class Torch(CuPy):
         size = x.element_size()
         return x.data_ptr(), tuple(x.shape), None if x.is_contiguous() else tuple(size * step for step in x.stride())
 
-    def holds(self, x):
-        return x.is_cuda
-
     def stream(self):
         torch = sys.modules["torch"]
         return torch._C._cuda_getCurrentRawStream(torch.cuda.current_device())
@@ -257,11 +250,6 @@ _KINDS = {"numba": NUMBA, "cupy": CuPy(), "torch": Torch()}
 @lru_cache(64)
 def _library(of: type) -> str:
     return of.__module__.partition(".")[0]
-
-
-def of_a_kind(x: Any) -> bool:
-    """Whether x is of a library that is known."""
-    return _library(type(x)) in _KINDS  # type: ignore[arg-type]
 
 
 def kind_of(x: Any, name: str = "x") -> Numba:

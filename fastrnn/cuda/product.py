@@ -170,14 +170,15 @@ def fetcher(tile, dtype, awaited):
         return (start + min(row, last) * step + min(k0 + each * word, K - each)) >> (each - 1)
 
     @device
-    def fetch(v, start, step, last, k0, K, into):
-        for i in range(loads):
-            into[i] = v[place(at(start, step, last, k0, K, i))]
+    def there(v, i):
+        return v[place(i)]
+
+    load = first if awaited else there
 
     @device
-    def fetch_first(v, start, step, last, k0, K, into):
+    def fetch(v, start, step, last, k0, K, into):
         for i in range(loads):
-            into[i] = first(v, at(start, step, last, k0, K, i))
+            into[i] = load(v, at(start, step, last, k0, K, i))
 
     @device
     def nothing(v, start, step, last, k0, K, into):
@@ -197,7 +198,7 @@ def fetcher(tile, dtype, awaited):
                 if missing(into[i]):
                     into[i] = again(v, at(start, step, last, k0, K, i), into[i])
 
-    return (fetch_first, complete) if awaited else (fetch, nothing)
+    return fetch, complete if awaited else nothing
 
 
 @cache
