@@ -14,6 +14,7 @@ from fastrnn.cuda.plan import Cut
 from fastrnn.cuda.rows import Rows
 from fastrnn.cuda.scalars import real_name
 from fastrnn.cuda.target import ELEMENTWISE, SIMULATED, SQUARES, Square
+from fastrnn.cuda.tiles import Tile
 
 _MOST_BLOCKS = 1 if SIMULATED else 1024  # of a launch that copies
 _PER_THREAD = 2  # CUDA's name for the stream that each thread has for its own
@@ -39,15 +40,23 @@ class Call:
         """New memory as kernels see it."""
         return self.view(self.empty((max(size, 1),), dtype))
 
-    def unwritten(self, size: int, dtype: str, start: int, end: int) -> Any:
-        """The same, all-ones from `start` to `end`: what blocks pass each other there is missing until it is written."""
-        room = self.room(size, dtype)
-        self.fill(room[start:end], -1)
-        return room
+    def passed(self, cut: Cut, kept: Any, rows: int, K: int, dtype: str) -> Any:
+        """Memory through which a loop's blocks pass rows of K numbers, missing (all-ones) until they are written: what the
+        loop keeps of them anyway, or memory of their own."""
+        tile = cut.form.tile
+        if isinstance(tile, Tile):
+            self.fill(kept, -1)
+            return kept if tile.each == 1 else kept.view(np.int64)
+        width = tile.width(K)
+        own = self.room(rows * width, dtype).view(np.int16)
+        self.fill(own, -1)
+        if width > K:
+            self.each(moves.clear_behind(), rows * (width - K), rows, K, width, own)
+        return own
 
-    def words(self, memory: Any, cut: Cut) -> Any:
-        """The same memory as a loop's blocks read it of each other."""
-        return memory if cut.form.tile.each == 1 else memory.view(np.int64)
+    def weights(self, cut: Cut, w: Any) -> Any:
+        """A loop's weights as its blocks read them."""
+        return w.view(np.int16) if cut.form.tile.apart else w
 
     def fill(self, memory: Any, word: int) -> None:
         """Every 32 bits of it."""

@@ -11,9 +11,9 @@ from fastrnn.cuda.call import Call
 from fastrnn.cuda.choosing import integers_of
 from fastrnn.cuda.kinds import dtype_of
 from fastrnn.cuda.plan import Map, decoding_cut
-from fastrnn.cuda.product import Tile
 from fastrnn.cuda.scalars import real_name
 from fastrnn.cuda.target import ELEMENTWISE, backward_tiles, forward_tiles
+from fastrnn.cuda.tiles import Tile
 
 
 class Parameters:

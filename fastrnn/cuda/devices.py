@@ -13,17 +13,18 @@ class Limits(NamedTuple):
     shared: int  # bytes of shared memory for a block
     held: int  # weights that a lane may hold in registers
     sums: int = 64  # that a lane may add up at a time
+    tensor: bool = False  # whether its tensor cores multiply all types of 16 bits
 
 
 @lru_cache(16)
 def limits(number: int) -> Limits:
     """Of the device of that number."""
     if SIMULATED:
-        return Limits(1, 48 << 10, held((0, 0)))
+        return Limits(1, 48 << 10, held((0, 0)), tensor=True)
     device = cuda.gpus[number]
     shared = device.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
     capability = device.compute_capability
-    return Limits(device.MULTIPROCESSOR_COUNT, shared, held(capability), most_sums(capability))
+    return Limits(device.MULTIPROCESSOR_COUNT, shared, held(capability), most_sums(capability), capability >= (8, 0))
 
 
 def missing() -> str:

@@ -62,14 +62,16 @@ def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, kee
     q = gemm.Product(total, G * H, I, a_m=I, a_k=1, b_k=1, b_n=I, biased=int(weights.b_ih is not None))
     w_ih, w_hh = call.flat(weights.w_ih), call.flat(weights.w_hh)
     call.multiply(q, xs, dtype, w_ih, dtype, None if weights.b_ih is None else call.view(weights.b_ih), sums)
-    kept = call.unwritten(_kept(cell, rows, H, keep), real, 0, total * H)
     plan = forward_cut(limits(call.number), cell.name, dtype, N, H)
+    tile = plan.form.tile
+    kept = call.room(_kept(cell, rows, H, keep, tile.apart), real)
     if total:
         given = weights.b_hh is not None
+        passed = call.passed(plan, kept[: total * H], total, H, dtype)
         call.launch_loop(
             loops.forward(cell.name, dtype, plan.form, keep), plan,
-            rows.loop(H, plan.groups, given), w_hh, call.view(weights.b_hh) if given else w_hh,
-            sums, kept, call.words(kept, plan), tables, call.flat(state), call.view(y),
+            rows.loop(H, plan.groups, given, tile.width(H)), call.weights(plan, w_hh),
+            call.view(weights.b_hh) if given else w_hh, sums, kept, passed, tables, call.flat(state), call.view(y),
         )  # fmt: skip
     tape = None
     if keep:
@@ -83,10 +85,10 @@ def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, kee
     return y, h_n, c_n if cell.memory else None, tape
 
 
-def _kept(cell, rows, H, keep):
-    """Numbers: of every row of every step, or h of every step and c of one."""
+def _kept(cell, rows, H, keep, apart):
+    """Numbers: of every row of every step, or c of one and h of every step, unless that is kept apart."""
     if not keep:
-        return (rows.total + cell.memory * rows.N) * H
+        return ((rows.N if apart else rows.total) + cell.memory * rows.N) * H
     return (1 + cell.memory + cell.n_tape) * rows.total * H
 
 
@@ -127,13 +129,15 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     _load_states(call, state, (dh_n, dc_n), N * H, dtype)
     size = total * G * H
     of_sums = 0 if cell.shares_gradient else size  # where those of the state's product are
-    d = call.unwritten(of_sums + size, real, of_sums, of_sums + size)
+    d = call.room(of_sums + size, real)
     plan = backward_cut(limits(call.number), dtype, N, H, G * H)
     if total:
+        width = plan.form.tile.width(G * H)
+        passed = call.passed(plan, d[of_sums : of_sums + size], total, G * H, dtype)
         call.launch_loop(
             loops.backward(cell.name, dtype, plan.form), plan,
-            rows.loop(H, plan.groups, dy is not None), tape.w_hh, tape.kept, tape.tables, call.flat(state),
-            call.view(tape.like if dy is None else dy), d, call.words(d, plan),
+            rows.loop(H, plan.groups, dy is not None, width), call.weights(plan, tape.w_hh), tape.kept, tape.tables,
+            call.flat(state), call.view(tape.like if dy is None else dy), d, passed,
         )  # fmt: skip
     elif not cell.memory:
         flat = call.flat(state)

@@ -8,7 +8,8 @@ rows of all steps lie one after another ("packed", `tables` says where).
 
     tables   first packed row of each step, (steps + 1); sorted row -> row, (N); lengths of the sorted rows, (N)
     kept     hs, cs, saved: the states before a step and what the cell keeps, packed; for no tape hs and the c of one step
-    passed   what blocks read of each other, hs or a part of d: the same memory, perhaps as words of two numbers
+    passed   what blocks read of each other, rows of `q.width`: hs or a part of d, the same memory, perhaps as words of two
+             numbers; or, for tensor cores, memory of its own, of 16 bits
     state    (2, N, H) the first state, replaced by the last; in backward the gradients, from the last to the first
 """
 
@@ -18,24 +19,10 @@ import numpy as np
 from numba import cuda
 
 from fastrnn.cells import REGISTRY
-from fastrnn.cuda.plan import REGISTERS, SHARED, STREAMED
-from fastrnn.cuda.product import LANES, product_of
+from fastrnn.cuda import fragments, product
 from fastrnn.cuda.rows import row_of
-from fastrnn.cuda.scalars import (
-    adder,
-    device,
-    exchange,
-    loader,
-    place,
-    reader,
-    real_name,
-    real_of,
-    stored_as,
-    storer,
-    text,
-    writer,
-)
-from fastrnn.cuda.target import ITEM
+from fastrnn.cuda.scalars import adder, device, exchange, loader, place, reader, real_of, storer, text, writer
+from fastrnn.cuda.tiles import Fragments
 
 
 @device
@@ -52,60 +39,37 @@ def of_group(count, groups):
     return (count - cuda.blockIdx.y + groups - 1) // groups
 
 
-def weights_of(form, dtype):
-    """A device function: where this block's rows of the weights are, the first, and the distance from gate to gate.
-
-    They are copied to `room` in shared memory, or each lane's to `own_room`, its registers, or read where they are.
-    """
-    gates, units, terms, load = form.tile.gates, form.tile.units, form.terms, loader(dtype)
-    zero = real_of(dtype)(0)
-
-    def read(w, room, own_room, H, first, own, K):
-        return w, first, H
-
-    def share(w, room, own_room, H, first, own, K):
-        size = own * K
-        for i in range(cuda.threadIdx.x, gates * size, cuda.blockDim.x):
-            gate = i // size
-            room[i] = w[(gate * H + first) * K + i - gate * size]
-        cuda.syncthreads()
-        return room, 0, own
-
-    def hold(w, room, own_room, H, first, own, K):
-        for p in range(units * gates):
-            unit = first + min(cuda.threadIdx.x // LANES * units + p // gates, own - 1)
-            for i in range(terms):
-                k = cuda.threadIdx.x % LANES + i * LANES
-                own_room[p * terms + i] = load(w[(p % gates * H + unit) * K + k]) if k < K else zero
-        return own_room, 0, own
-
-    return device({STREAMED: read, SHARED: share, REGISTERS: hold}[form.where])
+def multiplier_of(form, dtype):
+    """How a form's tile multiplies."""
+    return (fragments if isinstance(form.tile, Fragments) else product).multiplier(form, dtype)
 
 
 @cache
 def forward(name, dtype, form, keep):
     """The forward loop of a cell, for a form (its tile, and where the weights are), with a tape or not."""
-    cell, real, tile = REGISTRY[name], real_of(dtype), form.tile
-    real_type, stored_type = np.dtype(real), np.dtype(stored_as(dtype))
-    G, K, R, columns, base, memory = cell.n_gates, cell.n_tape, tile.rows, tile.columns, tile.base, cell.memory
-    product, advance, store = product_of(tile, dtype, form.terms, True), text(cell.forward, real), storer(dtype)
+    cell, real, tile, held = REGISTRY[name], real_of(dtype), form.tile, form.held
+    G, K, R, columns, apart, memory = cell.n_gates, cell.n_tape, tile.rows, tile.columns, tile.apart, cell.memory
+    advance, store, real_type = text(cell.forward, real), storer(dtype), np.dtype(real)
     load_gates, gates_of, save, add, written = reader(G, dtype), reader(G), writer(K), adder(G), exchange(real).written
-    take, behind, held = weights_of(form, dtype), tile.room * ITEM[real_name(dtype)] // ITEM[dtype], form.held
+    take, product, sums_of, leave, room_type, behind, own_type = multiplier_of(form, dtype)
 
     @device
-    def places(total, packed, following):
+    def places(q, total, packed, following):
         """Rows of `kept`: h before a step and after it, c before and after."""
         if keep:
             return packed, following, total + packed, total + following
+        if apart:
+            return 0, 0, q.N, q.N
         return packed, following, total, total
 
     @device
-    def begin(q, kept, tables, state, first, own):
-        before, _, c_before, _ = places(tables[q.steps], 0, 0)
+    def begin(q, kept, passed, tables, state, first, own):
+        before, _, c_before, _ = places(q, tables[q.steps], 0, 0)
         for i in range(cuda.threadIdx.x, of_group(q.N, q.groups) * own, cuda.blockDim.x):
             row, unit = cuda.blockIdx.y + i // own * q.groups, first + i % own
             n, end = row_of(q, tables, row)
             if end > 0:
+                leave(passed, row * q.width + unit, state[n * q.H + unit])
                 kept[(before + row) * q.H + unit] = written(state[n * q.H + unit])
                 if memory:
                     kept[(c_before + row) * q.H + unit] = state[(q.N + n) * q.H + unit]
@@ -119,13 +83,14 @@ def forward(name, dtype, form, keep):
         return n, end, x, load_gates(b, unit if q.given else 0, q.H if q.given else 0), c_prev
 
     @device
-    def finish(q, s, at, row, packed, unit, u, known, kept, tables, state, y):
+    def finish(q, s, at, row, packed, following, unit, u, known, kept, passed, tables, state, y):
         """One unit of one row: its sums -> h, c, what is kept."""
         n, end, x, bias, c_prev = known
         H = q.H
         h, c, tape = advance(x, add(u, bias) if q.given else u, c_prev)
         if s + 1 < end:
-            kept[place((at[1] + row) * H + unit)] = written(h)  # first: others wait for it
+            leave(passed, (following + row) * q.width + unit, h)  # first: others wait for it
+            kept[place((at[1] + row) * H + unit)] = written(h)
             if memory:
                 kept[place((at[3] + row) * H + unit)] = c
         else:
@@ -140,9 +105,9 @@ def forward(name, dtype, form, keep):
         pool = cuda.shared.array(0, real_type)
         group, j, r = cuda.blockIdx.y, cuda.threadIdx.x % columns, cuda.threadIdx.x // columns
         first, own = slice_of(q.H)
-        room, own_room = cuda.shared.array(0, stored_type)[behind:], cuda.local.array(held, real)
+        room, own_room = cuda.shared.array(0, room_type)[behind:], cuda.local.array(held, own_type)
         weights, weights_first, gate_step = take(w, room, own_room, q.H, first, own, q.H)
-        begin(q, kept, tables, state, first, own)
+        begin(q, kept, passed, tables, state, first, own)
         cuda.syncthreads()
         packed, following = 0, tables[min(1, q.steps)]
         for s in range(q.steps):
@@ -150,38 +115,52 @@ def forward(name, dtype, form, keep):
             if mine <= 0:
                 break
             upcoming = tables[place(min(s + 2, q.steps))]
-            at = places(tables[q.steps], packed, following)
+            at = places(q, tables[q.steps], packed, following)
             for r0 in range(0, mine, R):
                 for u0 in range(0, own, columns):
                     row, unit = group + min(r0 + r, mine - 1) * q.groups, first + min(u0 + j, own - 1)
                     # on its way while the product is computed
                     known = gather(q, at, row, packed, unit, b, a, kept, tables)
                     product(
-                        weights, weights_first, gate_step, own, u0, q.H, passed, (at[0] + group + r0 * q.groups) * q.H,
-                        q.groups * q.H, mine - 1 - r0, pool,
+                        weights, weights_first, gate_step, own, u0, q.H, passed, (packed + group + r0 * q.groups) * q.width,
+                        q.groups * q.width, mine - 1 - r0, pool,
                     )  # fmt: skip
                     if r < R and r0 + r < mine and u0 + j < own:
-                        u = gates_of(pool, base + j * G * R + r, R)
-                        finish(q, s, at, row, packed, unit, u, known, kept, tables, state, y)
-            cuda.syncthreads()  # what a block reads of its own must not wait behind the reading
+                        u = sums_of(pool, j, r)
+                        finish(q, s, at, row, packed, following, unit, u, known, kept, passed, tables, state, y)
+                    cuda.syncthreads()  # what a block reads of its own must not wait behind the reading
             packed, following = following, upcoming
 
     return forward_loop
 
 
 @cache
+def leaver(n, leave):
+    """A device function: n numbers for other blocks, `step` apart."""
+    rest = leaver(n - 1, leave) if n > 1 else None
+
+    def leave_all(v, i, step, values):
+        leave(v, i, values[0])
+        rest(v, i + step, step, values[1:])
+
+    def leave_one(v, i, step, values):
+        leave(v, i, values[0])
+
+    return device(leave_all if n > 1 else leave_one)
+
+
+@cache
 def backward(name, dtype, form):
     """The backward loop of a cell: from dy and the tape to `d`, the gradients of both sides' sums, packed (G H) each."""
-    cell, real, tile = REGISTRY[name], real_of(dtype), form.tile
-    real_type, stored_type = np.dtype(real), np.dtype(stored_as(dtype))
-    G, K, R, columns, base = cell.n_gates, cell.n_tape, tile.rows, tile.columns, tile.base
-    memory, shared = cell.memory, cell.shares_gradient
-    product, retreat, load = product_of(tile, dtype, form.terms, True), text(cell.backward, real), loader(dtype)
+    cell, real, tile, held = REGISTRY[name], real_of(dtype), form.tile, form.held
+    G, K, R, columns, memory, shared = cell.n_gates, cell.n_tape, tile.rows, tile.columns, cell.memory, cell.shares_gradient
+    retreat, load, real_type = text(cell.backward, real), loader(dtype), np.dtype(real)
     tape_of, write = reader(K), writer(G, exchange(real).written)
-    take, behind, held = weights_of(form, dtype), tile.room * ITEM[real_name(dtype)] // ITEM[dtype], form.held
+    take, product, sums_of, leave, room_type, behind, own_type = multiplier_of(form, dtype)
+    leave_all = leaver(G, leave)
 
     @device
-    def step(q, s, row, unit, kept, tables, state, dy, d):
+    def step(q, s, row, unit, kept, tables, state, dy, d, passed):
         """One unit of one row: the gradients of its h and c -> those of its sums and of the c before."""
         N, H, total = q.N, q.H, tables[q.steps]
         n, end = row_of(q, tables, row)
@@ -193,6 +172,7 @@ def backward(name, dtype, form):
         c_prev = kept[place(((total if memory else 0) + packed) * H + unit)]
         tape = tape_of(kept, ((1 + memory) * total + packed * K) * H + unit, H)
         dx, du, dc = retreat(dh, state[c_at], c_prev, tape)
+        leave_all(passed, packed * q.width + unit, H, dx if shared else du)  # first: others wait for them
         write(d, packed * G * H + unit, H, dx)
         if not shared:
             write(d, (total + packed) * G * H + unit, H, du)
@@ -204,27 +184,26 @@ def backward(name, dtype, form):
         group, thread, threads, width = cuda.blockIdx.y, cuda.threadIdx.x, cuda.blockDim.x, G * q.H
         j, r = thread % columns, thread // columns
         first, own = slice_of(q.H)
-        room, own_room = cuda.shared.array(0, stored_type)[behind:], cuda.local.array(held, real)
+        room, own_room = cuda.shared.array(0, room_type)[behind:], cuda.local.array(held, own_type)
         weights, weights_first, gate_step = take(w, room, own_room, q.H, first, own, width)
-        from_sums = 0 if shared else tables[q.steps]
         for s in range(q.steps - 1, -1, -1):
             packed = tables[s]
             mine = of_group(tables[s + 1] - packed, q.groups)
             if mine <= 0:
                 continue
             for i in range(thread, mine * own, threads):
-                step(q, s, group + i // own * q.groups, first + i % own, kept, tables, state, dy, d)
+                step(q, s, group + i // own * q.groups, first + i % own, kept, tables, state, dy, d, passed)
             cuda.syncthreads()  # as in forward_loop
             for r0 in range(0, mine, R):
                 for u0 in range(0, own, columns):
                     product(
                         weights, weights_first, gate_step, own, u0, width,
-                        passed, (from_sums + packed + group + r0 * q.groups) * width, q.groups * width, mine - 1 - r0, pool,
+                        passed, (packed + group + r0 * q.groups) * q.width, q.groups * q.width, mine - 1 - r0, pool,
                     )  # fmt: skip
                     if r < R and r0 + r < mine and u0 + j < own:
                         n, _ = row_of(q, tables, group + (r0 + r) * q.groups)
-                        state[place(n * q.H + first + u0 + j)] = pool[place(base + j * R + r)]
-            cuda.syncthreads()  # other threads of the block read it
+                        state[place(n * q.H + first + u0 + j)] = sums_of(pool, j, r)[0]
+                    cuda.syncthreads()  # other threads of the block read it
         if not memory:  # h's gradient by way of c, which is h
             for i in range(thread, of_group(q.N, q.groups) * own, threads):
                 n, _ = row_of(q, tables, group + i // own * q.groups)

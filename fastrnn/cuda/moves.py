@@ -62,6 +62,19 @@ def clear(dtype):
 
 
 @cache
+def clear_behind():
+    """Zeros behind the first K of `width` numbers of each row."""
+
+    @cuda.jit
+    def clear_behind_kernel(rows, K, width, into):
+        rest = width - K
+        for i in range(cuda.grid(1), rows * rest, cuda.gridsize(1)):
+            into[i // rest * width + K + i % rest] = 0
+
+    return clear_behind_kernel
+
+
+@cache
 def convert(source, to):
     """n numbers of one type to another, from `start` of `into` on; with no source, zeros."""
     load, store = loader(source), storer(to)

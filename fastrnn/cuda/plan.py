@@ -4,9 +4,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fastrnn.cuda.devices import Limits
-from fastrnn.cuda.product import LANES, Tile
 from fastrnn.cuda.scalars import real_name
 from fastrnn.cuda.target import ITEM, backward_tiles, forward_tiles
+from fastrnn.cuda.tiles import LANES, REGISTERS, SHARED, STREAMED, Fragments, Tile, power_of_two
 
 # clocks (1.755 GHz), measured on an H100
 _REACH = 1300  # from a block's writing a number until another has read it
@@ -14,23 +14,25 @@ _BARRIER = 3500  # of a decoder: the same by way of a counter, and what was writ
 _LOAD = 100  # for each load of the rows by a thread
 _STREAM = 23  # bytes of weights a clock and block out of the second-level cache, all blocks reading
 _SUMMING = 1500  # of a pass, besides its products and loads
-
+# of tensor cores, not measured yet
+_INSTRUCTION = 1.6  # of a block's, one after another
+_ROWS = 15  # bytes of rows a clock and block, all blocks reading
+_PARTS = 900  # of a pass, besides these
 
 _UNROLLED = 64  # turns of a loop that the compiler unrolls, as numbers in registers ask for
-REGISTERS, SHARED, STREAMED = "registers", "shared", "streamed"  # where a slice's weights are
 
 
 class Form(NamedTuple):
     """What a loop's kernel is compiled for."""
 
-    tile: Tile
+    tile: Tile | Fragments
     where: str
-    terms: int  # of each sum whose weights a lane holds in registers
+    terms: int  # of each sum whose weights a lane holds in registers; for tensor cores, tiles of terms
 
     @property
     def held(self) -> int:
-        """Numbers that a lane holds: one where it holds none, since an array has one at least."""
-        return max(self.terms * self.tile.units * self.tile.gates, 1)
+        """Weights that a lane holds: one where it holds none, since an array has one at least."""
+        return max(self.terms * self.tile.weights, 1)
 
 
 class Cut(NamedTuple):
@@ -42,13 +44,13 @@ class Cut(NamedTuple):
 
 @lru_cache(1024)
 def forward_cut(limit: Limits, name: str, dtype: str, N: int, H: int) -> Cut:
-    return _best(limit, forward_tiles(name, dtype), dtype, N, H, H)
+    return _best(limit, forward_tiles(name, dtype, limit.tensor), dtype, N, H, H)
 
 
 @lru_cache(1024)
 def backward_cut(limit: Limits, dtype: str, N: int, H: int, K: int) -> Cut:
     """K : terms of a sum"""
-    return _best(limit, backward_tiles(dtype), dtype, N, H, K)
+    return _best(limit, backward_tiles(dtype, limit.tensor), dtype, N, H, K)
 
 
 class Map(NamedTuple):
@@ -68,7 +70,7 @@ def decoding_cut(limit: Limits, dtype: str, maps: tuple[Map, ...], N: int, B: in
         slices = min(limit.blocks // groups, most)
         cuts = [Cut(slices, groups, Form(one.tile, STREAMED, 0), shared) for one in maps]
         clocks = sum(
-            _clocks(cut, dtype, -(-one.outputs // slices), -(-N // groups) * B, one.K, _BARRIER)
+            _step(cut, dtype, -(-one.outputs // slices), -(-N // groups) * B, one.K) + (_BARRIER if slices > 1 else 0)
             for cut, one in zip(cuts, maps, strict=True)
         )
         if best is None or clocks < best[0]:
@@ -77,7 +79,7 @@ def decoding_cut(limit: Limits, dtype: str, maps: tuple[Map, ...], N: int, B: in
     return best[1]
 
 
-def _best(limit: Limits, tiles: list[Tile], dtype: str, N: int, H: int, K: int) -> Cut:
+def _best(limit: Limits, tiles: list[Tile] | list[Fragments], dtype: str, N: int, H: int, K: int) -> Cut:
     """The cut of least estimated time for a step."""
     found = []
     for slices in range(1, min(limit.blocks, H) + 1):
@@ -89,33 +91,35 @@ def _best(limit: Limits, tiles: list[Tile], dtype: str, N: int, H: int, K: int) 
             for where in (REGISTERS, SHARED, STREAMED):
                 cut = cut_of(tile, where, dtype, H, K, slices, groups)
                 if fits(limit, cut, dtype, H, K):
-                    found.append((_clocks(cut, dtype, size, -(-N // groups), K, _REACH), slices, cut))
+                    clocks = _step(cut, dtype, size, -(-N // groups), K) + (_REACH if slices > 1 else 0)
+                    found.append((clocks, slices, cut))
     return min(found, key=lambda one: one[:2])[-1]
 
 
-def cut_of(tile: Tile, where: str, dtype: str, H: int, K: int, slices: int, groups: int) -> Cut:
-    if K % 2 == 0 and dtype != "float64":
-        tile = tile.in_pairs()
-    pool = tile.room * ITEM[real_name(dtype)]
-    weights = -(-H // slices) * tile.gates * K * ITEM[dtype]
+def cut_of(tile: Tile | Fragments, where: str, dtype: str, H: int, K: int, slices: int, groups: int) -> Cut:
+    tile = tile.reading(K, dtype, where)
+    shared = tile.room * ITEM[real_name(dtype)]
+    if where == SHARED:
+        shared += tile.weights_room(-(-H // slices), K, dtype)
     # few different numbers of terms, since each has a kernel of its own
-    terms = 1 << (-(-K // LANES) - 1).bit_length() if where == REGISTERS else 0
-    return Cut(slices, groups, Form(tile, where, terms), pool + weights if where == SHARED else pool)
+    terms = power_of_two(tile.turns(K)) if where == REGISTERS else 0
+    return Cut(slices, groups, Form(tile, where, terms), shared)
 
 
 def fits(limit: Limits, cut: Cut, dtype: str, H: int, K: int) -> bool:
     tile, form = cut.form.tile, cut.form
-    if tile.sums > limit.sums:
+    if tile.sums > limit.sums or cut.shared > limit.shared:
         return False
-    several = -(-H // cut.slices) > tile.columns or tile.chunk < K  # passes, or parts of a sum
-    if form.where == REGISTERS and (several or tile.rows > 2 or form.terms > _UNROLLED):
+    if form.where == REGISTERS and (not tile.holds(-(-H // cut.slices), K) or form.terms > _UNROLLED):
         return False
-    return form.held <= (limit.held // 2 if dtype == "float64" else limit.held) and cut.shared <= limit.shared
+    return form.held * tile.registers * (2 if dtype == "float64" else 1) <= limit.held
 
 
-def _clocks(cut: Cut, dtype: str, size: int, rows: int, K: int, wait: float) -> float:
-    """Of a step. wait : for other blocks, where there are any"""
+def _step(cut: Cut, dtype: str, size: int, rows: int, K: int) -> float:
+    """Clocks of a step, without those for which blocks wait for others."""
     tile, where = cut.form.tile, cut.form.where
+    if isinstance(tile, Fragments):
+        return _step_of_fragments(tile, where, size, rows, K)
     passes = -(-size // tile.columns) * -(-rows // tile.rows)
     # a warp's load from shared memory takes a clock of its multiprocessor; four of its other instructions do
     weights = tile.units * tile.gates
@@ -126,4 +130,15 @@ def _clocks(cut: Cut, dtype: str, size: int, rows: int, K: int, wait: float) -> 
     if where == STREAMED:
         # 16 bits come no faster than 32: a warp asks for half as many bytes at a time
         time += -(-rows // tile.rows) * size * tile.gates * K * max(ITEM[dtype], 4) / _STREAM
-    return time + (wait if cut.slices > 1 else 0)
+    return time
+
+
+def _step_of_fragments(tile: Fragments, where: str, size: int, rows: int, K: int) -> float:
+    over_units, over_rows = -(-size // tile.columns), -(-rows // tile.rows)
+    words = tile.warps * tile.turns(K) * tile.weights  # of a warp, as those of rows
+    time = words * max(tile.instructions * _INSTRUCTION, 2 if where == SHARED else 0)  # 256 bytes by 128 a clock
+    time += min(rows, tile.rows) * tile.width(K) * 2 / _ROWS
+    time += tile.room / LANES * 2 + _PARTS  # written and read
+    if where == STREAMED:
+        time += words * LANES * 8 / _STREAM
+    return over_units * over_rows * time

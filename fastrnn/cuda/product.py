@@ -4,68 +4,79 @@ A warp's 32 lanes share one sum: lane l adds the terms k = l, l + 32, ... in tha
 The order depends on nothing but K, so that a row gives the same bits however a batch is cut into blocks.
 """
 
-from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import cuda
 
-from fastrnn.cuda.scalars import as_float, device, exchange, loader, lower, place, real_of, upper
+from fastrnn.cuda.scalars import as_float, device, exchange, loader, lower, place, reader, real_of, stored_as, upper
+from fastrnn.cuda.tiles import LANES, PITCH, REGISTERS, SHARED, STREAMED
 
-LANES = 32
-TURNS = 4  # of a lane's terms in the body of a loop
-PITCH = LANES + 1  # of parts in shared memory: threads that read one each find them in 32 different banks
+_TURNS = 4  # of a lane's terms in the body of a loop
 
 
-@dataclass(frozen=True)
-class Tile:
-    """What a block computes in one pass: for each of its warps' units, every gate, of some rows of the batch."""
+class Multiplier(NamedTuple):
+    """How a loop's blocks multiply: device functions, and types of memory."""
 
-    warps: int
-    units: int  # of a warp
-    gates: int
-    rows: int
-    loads: int  # numbers of the rows that a thread brings to shared memory at a time, as many of each row
-    most_parts: int  # sums of a warp whose lanes' parts are in shared memory at a time
-    each: int = 1  # numbers of a load: 2 where rows are read as words of two
+    take: Any  # (w, room, own_room, H, first, own, K) -> where a block's weights are now: three arguments for
+    product: Any  # (..., own, u0, K, v, start, step, last, pool): the sums of one pass, see `product_of`
+    sums_of: Any  # (pool, j, r) -> those of unit j and row r of the pass, one for each gate
+    leave: Any  # (v, i, x): a number for other blocks, where those are memory of their own
+    room: Any  # the type of weights in shared memory
+    behind: int  # what else is there, in such numbers
+    own_room: Any  # the type of weights in registers
 
-    def in_pairs(self) -> "Tile":
-        """The same with words of two numbers: as many loads where there are many rows, else fewer, and registers left."""
-        return replace(self, loads=self.loads * (2 if 2 < self.rows <= 8 else 1), each=2)
 
-    @property
-    def threads(self) -> int:
-        return LANES * self.warps
+@cache
+def multiplier(form, dtype):
+    """How loops multiply, for a form with a tile of this kind."""
+    tile, real = form.tile, real_of(dtype)
+    G, R, base, gates_of = tile.gates, tile.rows, tile.base, reader(tile.gates)
+    stored = np.dtype(stored_as(dtype))
 
-    @property
-    def columns(self) -> int:
-        """Units of a pass; with the rows no more than threads, so that each has one unit of one row."""
-        return self.warps * self.units
+    @device
+    def sums_of(pool, j, r):
+        return gates_of(pool, base + j * G * R + r, R)
 
-    @property
-    def sums(self) -> int:
-        """Of a warp."""
-        return self.units * self.gates * self.rows
+    @device
+    def nothing(v, i, x):
+        """It is where the loop keeps it."""
 
-    @property
-    def parts(self) -> int:
-        """Sums of a warp that are added up at a time: a part of all of them."""
-        return max(n for n in range(1, self.most_parts + 1) if self.sums % n == 0)
+    behind = tile.room * np.dtype(real).itemsize // stored.itemsize
+    product = product_of(tile, dtype, form.terms, True)
+    return Multiplier(taker(form, dtype), product, sums_of, nothing, stored, behind, real)
 
-    @property
-    def chunk(self) -> int:
-        """Terms whose numbers are in shared memory at a time."""
-        return self.threads * self.loads // self.rows
 
-    @property
-    def base(self) -> int:
-        """Where the sums are, behind the rows' numbers and, when those have been used, the lanes' parts."""
-        return max(self.threads * self.loads, self.warps * self.parts * PITCH)
+@cache
+def taker(form, dtype):
+    """A device function: where this block's rows of the weights are, the first, and the distance from gate to gate.
 
-    @property
-    def room(self) -> int:
-        """Numbers in shared memory."""
-        return self.base + self.warps * self.sums
+    They are copied to `room` in shared memory, or each lane's to `own_room`, its registers, or read where they are.
+    """
+    gates, units, terms, load = form.tile.gates, form.tile.units, form.terms, loader(dtype)
+    zero = real_of(dtype)(0)
+
+    def read(w, room, own_room, H, first, own, K):
+        return w, first, H
+
+    def share(w, room, own_room, H, first, own, K):
+        size = own * K
+        for i in range(cuda.threadIdx.x, gates * size, cuda.blockDim.x):
+            gate = i // size
+            room[i] = w[(gate * H + first) * K + i - gate * size]
+        cuda.syncthreads()
+        return room, 0, own
+
+    def hold(w, room, own_room, H, first, own, K):
+        for p in range(units * gates):
+            unit = first + min(cuda.threadIdx.x // LANES * units + p // gates, own - 1)
+            for i in range(terms):
+                k = cuda.threadIdx.x % LANES + i * LANES
+                own_room[p * terms + i] = load(w[(p % gates * H + unit) * K + k]) if k < K else zero
+        return own_room, 0, own
+
+    return device({STREAMED: read, SHARED: share, REGISTERS: hold}[form.where])
 
 
 @cache
@@ -223,9 +234,9 @@ def adder_of_terms(tile, dtype, terms):
     @device
     def add_terms(w, w_at, gate_step, mine, k0, K, pool, acc, near):
         k, end, at = cuda.threadIdx.x % LANES, min(chunk, K - k0), w_at + k0
-        while k < end - (TURNS - 1) * LANES:  # several at a time have an address in common
-            add_some(TURNS, w, at, gate_step, mine, k, K, pool, acc, near)
-            k += TURNS * LANES
+        while k < end - (_TURNS - 1) * LANES:  # several at a time have an address in common
+            add_some(_TURNS, w, at, gate_step, mine, k, K, pool, acc, near)
+            k += _TURNS * LANES
         while k < end:
             add_some(1, w, at, gate_step, mine, k, K, pool, acc, near)
             k += LANES

@@ -19,6 +19,7 @@ class Loop(NamedTuple):
     groups: int = 1  # that rows are divided in: gridDim.y
     reverse: int = 0
     given: int = 0  # forward: whether there is a b_hh; backward: a dy
+    width: int = 0  # numbers of a row that blocks pass each other
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +39,8 @@ class Rows:
             return _dense(T, N, reverse)
         return _rows(lengths, True, reverse)
 
-    def loop(self, H: int, groups: int = 1, given: bool = False) -> Loop:
-        return Loop(self.N, H, self.steps, groups, int(self.reverse), int(given))
+    def loop(self, H: int, groups: int = 1, given: bool = False, width: int = 0) -> Loop:
+        return Loop(self.N, H, self.steps, groups, int(self.reverse), int(given), width)
 
 
 def _rows(lengths: Array, ragged: bool, reverse: bool) -> Rows:

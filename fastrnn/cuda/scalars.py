@@ -146,6 +146,7 @@ if config.ENABLE_CUDASIM:  # type: ignore[attr-defined]
     def upper_half(x):
         return int(np.float64(x).view(np.int64) >> 32)
 
+    @device
     def fresh(array, i):
         # tests/cuda/blocks.py has one, at which other threads get their turn
         return getattr(cuda, "ldcv", getitem)(array, i)

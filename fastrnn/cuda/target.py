@@ -9,7 +9,7 @@ from functools import cache
 from numba import config
 
 from fastrnn.cells import REGISTRY
-from fastrnn.cuda.product import LANES, Tile
+from fastrnn.cuda.tiles import LANES, Fragments, Tile
 
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
 ITEM = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
@@ -43,15 +43,19 @@ SQUARES = (Square(8, 2, 4), Square(12, 3, 4)) if SIMULATED else (Square(64, 4, 1
 
 
 @cache
-def forward_tiles(name, dtype):
-    """Every gate of one unit or several."""
-    return _tiles(REGISTRY[name].n_gates, dtype)
+def forward_tiles(name, dtype, tensor=False):
+    """Every gate of one unit or several. tensor : for tensor cores, where the type is one of theirs"""
+    return _tiles_of(REGISTRY[name].n_gates, dtype, tensor)
 
 
 @cache
-def backward_tiles(dtype):
+def backward_tiles(dtype, tensor=False):
     """dh of a unit has one sum, over the gates of all."""
-    return _tiles(1, dtype)
+    return _tiles_of(1, dtype, tensor)
+
+
+def _tiles_of(gates, dtype, tensor):
+    return _fragments(gates) if tensor and ITEM[dtype] == 2 else _tiles(gates, dtype)
 
 
 def held(capability):
@@ -73,3 +77,9 @@ def _tiles(gates, dtype):
     rows, units = [n for n in ROWS if n <= largest], (1, 2, 4) if gates == 1 else (1, 2)
     fitting = ((u, n) for u in units for n in rows if u * gates * n <= most and u * n <= LANES)
     return [Tile(WARPS, u, gates, n, max(_LOADS, n), parts) for u, n in fitting]
+
+
+def _fragments(gates):
+    most = 32 * WARPS  # units of rows: a thread each
+    sizes = ((u, n) for u in (2, 4, 8, 16, 32) for n in (8, 16, 32) if u * n <= most)
+    return [tile for u, n in sizes if (tile := Fragments(WARPS, u, gates, n)).sums <= 64]

@@ -103,7 +103,7 @@ class _Device:
         return before
 
     def ldcv(self, array, index):
-        if (array[index : index + 1].view(np.uint32) == 0xFFFFFFFF).any():
+        if (array[index : index + 1].view(np.uint16) == 0xFFFF).any():  # of the least that is written by itself
             getcurrent().parent.switch()
         return array[index]
 

@@ -38,6 +38,6 @@ def device(monkeypatch):
     from tests.cuda.blocks import blocks_at_once
 
     for module in (engine, devices):
-        monkeypatch.setattr(module, "limits", lambda number: devices.Limits(6, 48 << 10, target.held((9, 0))))
+        monkeypatch.setattr(module, "limits", lambda number: devices.Limits(6, 48 << 10, target.held((9, 0)), tensor=True))
     with blocks_at_once():
         yield cuda

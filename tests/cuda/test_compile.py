@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from numba import cuda
 from numba.cuda import types
+from numba.cuda.dispatcher import _Kernel
 
 from fastrnn import choices
 from fastrnn.cells import REGISTRY
@@ -65,7 +65,24 @@ def forms(tiles, dtype, gates):
             yield plan.Form(tile, plan.REGISTERS, min(1 << terms.bit_length() - 1, plan._UNROLLED))
 
 
+def fragments(tiles):
+    """For tensor cores, likewise: the least, the most units and the most rows of a pass, and as many of both."""
+    small, units, rows = tiles[0], max(tiles, key=lambda t: t.columns), max(tiles, key=lambda t: (t.rows, t.columns))
+    both = max(tiles, key=lambda t: min(t.rows, t.columns))
+    form = lambda tile, where, K, terms=0: plan.Form(tile.reading(K, "", where), where, terms)  # noqa: E731
+    yield from (form(tile, plan.SHARED, 4096) for tile in dict.fromkeys((small, units, rows, both)))
+    yield from (form(tile, plan.STREAMED, 4096) for tile in dict.fromkeys((small, units, rows, both)))
+    for most in sorted({target.held(capability) for capability in CAPABILITIES}):
+        for tile in (small, next(t for t in tiles if t.columns == 8)):
+            terms = min(1 << (most // (tile.weights * tile.registers)).bit_length() - 1, 16)
+            yield form(tile, plan.REGISTERS, terms * tile.threads // 2, terms)
+
+
 def named(form):
+    if form.tile.apart:
+        return (
+            f"fragments-{form.where}{form.terms or ''}-units{form.tile.columns}-rows{form.tile.rows}-ahead{form.tile.ahead}"
+        )
     each = "-pairs" if form.tile.each == 2 else ""
     return f"{form.where}{form.terms or ''}-units{form.tile.units}-rows{form.tile.rows}{each}"
 
@@ -104,8 +121,21 @@ def decoders(dtype, stored, real):
     yield "activate", "move", moves.activate(real.dtype.name, "tanh"), (I64, real)
 
 
+def by_tensor_cores(dtype, q, table, real, stored, batch):
+    bits = array("int16")
+    for cell in REGISTRY:
+        for form in fragments(target.forward_tiles(cell, dtype, True)):
+            for keep in (False, True):
+                arguments = (q, bits, stored, real, real, bits, table, real, batch)
+                kernel = loops.forward(cell, dtype, form, keep)
+                yield f"forward-{cell}-{named(form)}-{'tape' if keep else 'bare'}", "forward-wide", kernel, arguments, form
+        for form in fragments(target.backward_tiles(dtype, True)):
+            arguments = (q, bits, real, table, real, batch, real, bits)
+            yield f"backward-{cell}-{named(form)}", "backward", loops.backward(cell, dtype, form), arguments, form
+
+
 def kernels(dtype):
-    """(name, kind, kernel, types of its arguments) of all kernels for a type of storage."""
+    """(name, kind, kernel, types of its arguments) of all kernels for a type of storage; of time loops also the form."""
     q, table, real, stored = told(Loop), array("int64"), sums(dtype), array(dtype)
     batch = array(dtype, 3)
     for cell in REGISTRY:
@@ -116,11 +146,13 @@ def kernels(dtype):
                 arguments = (q, stored, stored, real, real, passed, table, real, batch)
                 kernel = loops.forward(cell, dtype, form, keep)
                 kind = "forward-wide" if form.tile.units > 1 or form.tile.sums > 32 else "forward"
-                yield f"forward-{cell}-{named(form)}-{'tape' if keep else 'bare'}", kind, kernel, arguments
+                yield f"forward-{cell}-{named(form)}-{'tape' if keep else 'bare'}", kind, kernel, arguments, form
         for form in forms(target.backward_tiles(dtype), dtype, 1):
             passed = table if form.tile.each == 2 else real
             arguments = (q, stored, real, table, real, batch, real, passed)
-            yield f"backward-{cell}-{named(form)}", "backward", loops.backward(cell, dtype, form), arguments
+            yield f"backward-{cell}-{named(form)}", "backward", loops.backward(cell, dtype, form), arguments, form
+    if target.ITEM[dtype] == 2:
+        yield from by_tensor_cores(dtype, q, table, real, stored, batch)
     name = real.dtype.name
     for a, b in {(dtype, dtype), (name, dtype), (name, name)}:
         arguments = (told(gemm.Product), array(a), array(b), array(b), real)
@@ -147,11 +179,14 @@ def ptxas():
 
 def assembled(kernel, arguments, capability, folder, monkeypatch):
     """registers, shared memory, stack and spills by ptxas."""
-    # a device function is compiled for the current device, and that is all that is asked of it
+    # of the current device that is all that the compiler asks for
     monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: SimpleNamespace(compute_capability=capability))
-    ptx, _ = cuda.compile_ptx(kernel.py_func, types.void(*arguments), cc=capability)
+    monkeypatch.setattr("numba.cuda.codegen.CUDACodeLibrary._ensure_cc", lambda self, cc: capability)
+    # which the linker is not given
+    monkeypatch.setattr("numba.cuda.codegen.CUDACodeLibrary.get_asm_str", lambda self, cc=None: "")
+    compiled = _Kernel(kernel.py_func, arguments, lto=kernel.targetoptions["lto"])  # and what it is linked with
     source = folder / "kernel.ptx"
-    source.write_text(ptx)
+    source.write_text(compiled._codelibrary.get_lto_ptx().strip("\0"))
     command = [ptxas(), f"-arch=sm_{capability[0]}{capability[1]}", "-v", source, "-o", folder / "kernel.cubin"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     find = lambda text: int((re.search(text, said) or [0, 0])[1])  # noqa: E731
@@ -181,7 +216,7 @@ THREADS = {
 
 
 def within_budget(dtype, name, capability, folder, monkeypatch):
-    kind, kernel, arguments = FOUND[dtype, name]
+    kind, kernel, arguments, *_ = FOUND[dtype, name]
     found = assembled(kernel, arguments, capability, folder, monkeypatch)
     check(found, kind, dtype, THREADS.get(kind, target.ELEMENTWISE))
 
@@ -190,6 +225,9 @@ def brief(dtype, name, capability):
     """Whether it is among those that every run of the continuous integration compiles; a minute's worth of each device."""
     if name.startswith("decode"):
         return dtype == "float32" and "-rows2" in name and "rnn" not in name and capability[0] >= 9
+    if "fragments" in name:
+        usual = "-lstm-" in name and "-bare" not in name
+        return usual and (capability == (9, 0) if dtype == "float16" else "shared" in name)
     largest = "-rows1" not in name and "registers" not in name
     if capability == (9, 0):
         return dtype == "float32" or (largest and "streamed" not in name)
@@ -198,13 +236,11 @@ def brief(dtype, name, capability):
 
 def planned(dtype, name, capability):
     """Whether a device may be given that kernel: a lane holds no more weights and sums than the device's limits allow."""
-    tile = re.search(r"(?:registers(\d+)-|-)units(\d+)-rows(\d+)", name)
-    if not tile:
-        return True
-    terms, units, rows = (int(n or 0) for n in tile.groups())
-    gates = 1 if name.startswith("backward") else REGISTRY[name.split("-")[1]].n_gates
-    held = terms * units * gates * (2 if dtype == "float64" else 1)
-    return held <= target.held(capability) and units * gates * rows <= target.most_sums(capability)
+    for form in FOUND[dtype, name][3:]:
+        held = form.terms * form.tile.weights * form.tile.registers * (2 if dtype == "float64" else 1)
+        fits = held <= target.held(capability) and form.tile.sums <= target.most_sums(capability)
+        return fits and (capability >= (8, 0) or not form.tile.apart)
+    return True
 
 
 EVERY = [(*key, capability) for capability in CAPABILITIES for key in FOUND if planned(*key, capability)]
@@ -237,7 +273,7 @@ def test_the_others_are_too(dtype, name, capability, tmp_path, monkeypatch):
 )
 def test_what_is_missing_is_loaded_again(loop, tmp_path, monkeypatch):
     """The compiler has merged no load of a number that is waited for with the one before: it would wait for ever."""
-    _, kernel, arguments = FOUND["float32", loop]
+    _, kernel, arguments, _ = FOUND["float32", loop]
     assembled(kernel, arguments, (9, 0), tmp_path, monkeypatch)
     ptx, pairs = (tmp_path / "kernel.ptx").read_text(), "pairs" in loop
     loads = target.backward_tiles("float32")[0].loads // (2 if pairs else 1)

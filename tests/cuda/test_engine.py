@@ -10,6 +10,7 @@ from fastrnn.cells import REGISTRY
 from fastrnn.cuda import devices, engine, moves, plan, target
 from fastrnn.cuda.call import Call
 from fastrnn.cuda.kinds import stored_as
+from fastrnn.cuda.scalars import real_name
 from tests.helpers import DEVICE, rms
 from tests.problems import problem
 
@@ -21,6 +22,11 @@ SIZE = pytest.mark.parametrize("size", SIZES, ids="T{0[0]}-N{0[1]}-I{0[2]}-H{0[3
 CUTS = [
     (1, 1, plan.SHARED, -1), (1, 3, plan.STREAMED, 0), (5, 1, plan.SHARED, 1), (5, 1, plan.STREAMED, 0),
     (3, 2, plan.SHARED, -1), (2, 3, plan.STREAMED, -1), (5, 1, plan.REGISTERS, 0), (5, 1, plan.REGISTERS, 1),
+]  # fmt: skip
+# the same for tensor cores: of the units and rows of a pass, the least, some, the most
+FRAGMENTS = [
+    (1, 1, plan.SHARED, -1), (1, 2, plan.STREAMED, 0), (3, 1, plan.SHARED, 0), (5, 1, plan.REGISTERS, -1),
+    (5, 2, plan.STREAMED, 1), (18, 1, plan.REGISTERS, 2), (2, 3, plan.SHARED, 4),
 ]  # fmt: skip
 RAGGED = pytest.mark.parametrize("ragged", [False, True], ids=["dense", "ragged"])
 REVERSE = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -112,33 +118,46 @@ def test_rounding_to_bfloat16_is_to_the_nearest(device):
     np.testing.assert_array_equal(got[~finite], x[~finite])
 
 
-@CELL
-@RAGGED
-@pytest.mark.parametrize("slices, groups, where, tile", CUTS, ids=str)
-def test_every_cut_into_blocks_gives_the_same_bits(device, name, ragged, slices, groups, where, tile, monkeypatch):
-    p = problem(name, 6, 5, 4, 10, ragged=ragged, seed=3)
-    want = {k: a.copy_to_host() for k, a in put(device, p, "float64").run(engine).items()}
+def bits_of_cut(device, p, dtype, cut, monkeypatch):
+    """What a cut gives, beside what the plan's own gives."""
+    slices, groups, where, tile = cut
+    want = {k: a.copy_to_host() for k, a in put(device, p, dtype).run(engine).items()}
 
     def forced(tiles, H, K):
-        found = plan.cut_of(tiles[tile], where, "float64", H, K, slices, groups)
-        assert plan.fits(devices.Limits(6, 1 << 20, 1 << 10), found, "float64", H, K)
+        found = plan.cut_of(tiles[tile], where, dtype, H, K, slices, groups)
+        assert plan.fits(devices.Limits(6, 1 << 20, 1 << 10), found, dtype, H, K)
         return found
 
-    forward = lambda limit, name, dtype, N, H: forced(target.forward_tiles(name, dtype), H, H)  # noqa: E731
-    backward = lambda limit, dtype, N, H, K: forced(target.backward_tiles(dtype), H, K)  # noqa: E731
+    forward = lambda limit, name, dtype, N, H: forced(target.forward_tiles(name, dtype, True), H, H)  # noqa: E731
+    backward = lambda limit, dtype, N, H, K: forced(target.backward_tiles(dtype, True), H, K)  # noqa: E731
     monkeypatch.setattr(engine, "forward_cut", forward)
     monkeypatch.setattr(engine, "backward_cut", backward)
-    got = put(device, p, "float64").run(engine)
+    got = put(device, p, dtype).run(engine)
     for key in want:
         np.testing.assert_array_equal(got[key].copy_to_host(), want[key], err_msg=key)
     for key, exact in p.run(reference).items():
-        assert rms(want[key], exact) < DEVICE["float64"], key
+        assert rms(want[key].astype(np.float64), exact) < DEVICE[dtype], key
 
 
 @CELL
-def test_a_row_gives_the_same_bits_alone(device, name):
+@RAGGED
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+def test_every_cut_into_blocks_gives_the_same_bits(device, name, ragged, cut, monkeypatch):
+    bits_of_cut(device, problem(name, 6, 5, 4, 10, ragged=ragged, seed=3), "float64", cut, monkeypatch)
+
+
+@CELL
+@pytest.mark.parametrize("cut", FRAGMENTS, ids=str)
+def test_so_it_does_by_tensor_cores(device, name, cut, monkeypatch):
+    p = problem(name, 2, 19, 3, 35, ragged=True, seed=4)
+    bits_of_cut(device, p.cast("float16").cast(np.float64), "float16", cut, monkeypatch)
+
+
+@CELL
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_row_gives_the_same_bits_alone(device, name, dtype):
     p = problem(name, 5, 4, 6, 11, ragged=True, seed=1)
-    cell, whole = REGISTRY[name], put(device, p, "float32")
+    cell, whole = REGISTRY[name], put(device, p, dtype)
     y, h_n, _, _ = engine.forward(cell, whole.weights, whole.x, whole.h0, whole.c0, p.lengths)
     for n, length in enumerate(p.lengths):
         rows = slice(n, n + 1)
@@ -147,7 +166,7 @@ def test_a_row_gives_the_same_bits_alone(device, name):
             "h0": p.h0[rows],
             "c0": None if p.c0 is None else p.c0[rows],
         }
-        own = put(device, replace(p, **arrays), "float32")
+        own = put(device, replace(p, **arrays), dtype)
         alone, h_alone, _, _ = engine.forward(cell, own.weights, own.x, own.h0, own.c0)
         np.testing.assert_array_equal(alone.copy_to_host()[:, 0], y.copy_to_host()[:length, n])
         np.testing.assert_array_equal(h_alone.copy_to_host()[0], h_n.copy_to_host()[n])
@@ -232,14 +251,27 @@ def test_a_nan_of_the_bits_that_stand_for_missing_is_a_nan(device, name, dtype, 
             np.testing.assert_array_equal(np.isnan(got[key].copy_to_host()), np.isnan(want[key]), err_msg=key)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_what_blocks_exchange_starts_as_all_ones(device, dtype):
-    call = Call(device.to_device(np.zeros(1, dtype)))
-    room = call.unwritten(11, dtype, 2, 7)
-    array = getattr(room, "owner", room)  # in the simulator it is the array itself
-    bits = array.copy_to_host().view(f"i{np.dtype(dtype).itemsize}")
-    np.testing.assert_array_equal(bits == -1, [False] * 2 + [True] * 5 + [False] * 4)
-    assert call.unwritten(0, dtype, 0, 0).size == 1
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("size", [0, 3], ids=str)
+def test_what_blocks_exchange_starts_as_all_ones(device, dtype, size):
+    rows, K = size, 6
+    call = Call(device.to_device(np.zeros(1, stored_as(dtype))))
+    for tile in (target.backward_tiles(dtype)[0], target.backward_tiles(dtype, True)[0]):
+        width, item = tile.width(K), 2 if tile.apart else np.dtype(real_name(dtype)).itemsize
+        kept = call.room(rows * K, real_name(dtype))
+        room = call.passed(plan.cut_of(tile, plan.SHARED, dtype, 5, K, 1, 1), kept[: rows * K], rows, K, dtype)
+        # in the simulator it is the array itself
+        found = getattr(room, "owner", room).copy_to_host().view(f"i{item}")[: rows * width].reshape(rows, width)
+        np.testing.assert_array_equal(found[:, :K], -1)
+        np.testing.assert_array_equal(found[:, K:], 0)
+
+
+def test_numbers_too_large_to_be_taken_for_present_at_a_glance(device):
+    """From two on they have a bit that all-ones has: each is looked at."""
+    p = problem("rnn_relu", 4, 9, 5, 33)
+    large = replace(p, x=np.abs(p.x) * 30, dy=p.dy * 40)
+    assert np.abs(large.run(reference)["y"]).max() > 10
+    agree(device, large, "float16")
 
 
 @CELL

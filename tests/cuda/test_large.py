@@ -20,7 +20,7 @@ LARGE = [(4096, 1, 32, 64), (5, 3, 130, 2048), (20, 300, 64, 128), (33, 65, 129,
 SIZES = [(40, 1, 2, 5), (2, 3, 5, 24)] if SIMULATED else LARGE
 SIZE = pytest.mark.parametrize("size", SIZES, ids="T{0[0]}-N{0[1]}-I{0[2]}-H{0[3]}".format)
 CELL = pytest.mark.parametrize("name", REGISTRY)
-DTYPE = pytest.mark.parametrize("dtype", ["float32", "float64"])
+DTYPE = pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 
 
 @CELL

@@ -1,0 +1,175 @@
+"""What a block of a time loop computes in one pass, and what it has at hand for it: sizes, in plain Python.
+
+Two kinds: tiles of product.py, for any type, and fragments of fragments.py, for tensor cores. plan.py chooses among both by
+what they have in common: sums and held weights of a lane, bytes of shared memory, how rows that blocks pass each other lie.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fastrnn.cuda.scalars import stored_as
+
+LANES = 32
+REGISTERS, SHARED, STREAMED = "registers", "shared", "streamed"  # where a slice's weights are
+PITCH = LANES + 1  # of parts in shared memory: threads that read one each find them in 32 different banks
+# of an instruction of tensor cores
+DEPTH = 16  # terms
+WIDTH = 8  # columns
+HALF = 8  # rows of which a lane has a word
+_WORDS = 16  # of rows, at a time: these and as many that come take 64 registers
+_UNROLLED = {REGISTERS: 128, SHARED: 128, STREAMED: 16}  # words of weights: those that are read come in four parts each
+
+
+def power_of_two(n: int) -> int:
+    """The next one from n on."""
+    return 1 << (n - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """For each of a block's warps every gate of some units, of some rows of the batch."""
+
+    warps: int
+    units: int  # of a warp
+    gates: int
+    rows: int
+    loads: int  # numbers of the rows that a thread brings to shared memory at a time, as many of each row
+    most_parts: int  # sums of a warp whose lanes' parts are in shared memory at a time
+    each: int = 1  # numbers of a load: 2 where rows are read as words of two
+
+    apart = False  # what blocks pass each other is what the loop keeps anyway
+    registers = 1  # of a held weight
+
+    def in_pairs(self) -> "Tile":
+        """The same with words of two numbers: as many loads where there are many rows, else fewer, and registers left."""
+        return replace(self, loads=self.loads * (2 if 2 < self.rows <= 8 else 1), each=2)
+
+    def reading(self, K: int, dtype: str, where: str) -> "Tile":
+        """As rows of K numbers are read."""
+        return self.in_pairs() if K % 2 == 0 and dtype != "float64" else self
+
+    def turns(self, K: int) -> int:
+        """Terms of a lane."""
+        return -(-K // LANES)
+
+    def width(self, K: int) -> int:
+        """Numbers of a row that blocks pass each other."""
+        return K
+
+    def holds(self, size: int, K: int) -> bool:
+        """Whether lanes can hold the weights of so many units: in one pass, all terms of few rows."""
+        return size <= self.columns and self.chunk >= K and self.rows <= 2
+
+    def weights_room(self, size: int, K: int, dtype: str) -> int:
+        """Bytes of so many units' weights in shared memory."""
+        return size * self.gates * K * np.dtype(stored_as(dtype)).itemsize
+
+    @property
+    def threads(self) -> int:
+        return LANES * self.warps
+
+    @property
+    def columns(self) -> int:
+        """Units of a pass; with the rows no more than threads, so that each has one unit of one row."""
+        return self.warps * self.units
+
+    @property
+    def weights(self) -> int:
+        """Of a lane for one term of each of its sums."""
+        return self.units * self.gates
+
+    @property
+    def sums(self) -> int:
+        """Of a warp."""
+        return self.weights * self.rows
+
+    @property
+    def parts(self) -> int:
+        """Sums of a warp that are added up at a time: a part of all of them."""
+        return max(n for n in range(1, self.most_parts + 1) if self.sums % n == 0)
+
+    @property
+    def chunk(self) -> int:
+        """Terms whose numbers are in shared memory at a time."""
+        return self.threads * self.loads // self.rows
+
+    @property
+    def base(self) -> int:
+        """Where the sums are, behind the rows' numbers and, when those have been used, the lanes' parts."""
+        return max(self.threads * self.loads, self.warps * self.parts * PITCH)
+
+    @property
+    def room(self) -> int:
+        """Numbers in shared memory."""
+        return self.base + self.warps * self.sums
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """For all of a block's warps together every gate of some units, of some rows of the batch, in words of 64 bits."""
+
+    warps: int
+    columns: int  # units; with the rows no more than threads, so that each has one unit of one row
+    gates: int
+    rows: int  # 8, or a multiple of 16
+    ahead: int = 1  # tiles of terms whose rows' words a lane asks for at a time
+
+    apart = True  # what blocks pass each other is memory of its own
+    registers = 2  # of a held weight, a word
+
+    @property
+    def threads(self) -> int:
+        return LANES * self.warps
+
+    @property
+    def halves(self) -> int:
+        """Words of a lane for a tile of terms."""
+        return self.rows // HALF
+
+    @property
+    def instructions(self) -> int:
+        """For a tile of terms, of rows."""
+        return (self.halves + 1) // 2
+
+    @property
+    def weights(self) -> int:
+        """Words of a lane for a tile of terms: tiles of columns, the last one perhaps not whole."""
+        return -(-self.gates * self.columns // WIDTH)
+
+    @property
+    def sums(self) -> int:
+        """Of a lane."""
+        return 4 * self.weights * self.instructions
+
+    @property
+    def pitch(self) -> int:
+        """From column to column in shared memory: threads that write, and that read, find as many banks as they can."""
+        return self.rows + (1 if self.rows == HALF else 4)
+
+    @property
+    def room(self) -> int:
+        """Numbers in shared memory."""
+        return self.warps * self.weights * WIDTH * self.pitch
+
+    def turns(self, K: int) -> int:
+        """Tiles of each warp."""
+        return -(-K // (self.warps * DEPTH))
+
+    def width(self, K: int) -> int:
+        """Numbers of a row that blocks pass each other."""
+        return self.turns(K) * self.warps * DEPTH
+
+    def reading(self, K: int, dtype: str, where: str) -> "Fragments":
+        """For sums of K terms: as many words at a time as there are, as leave registers, and as loops are unrolled for."""
+        unrolled = max(_UNROLLED[where] // self.weights, 1)
+        return replace(self, ahead=min(power_of_two(self.turns(K)), _WORDS // self.halves, unrolled))
+
+    def holds(self, size: int, K: int) -> bool:
+        """Whether lanes can hold the weights of so many units."""
+        return size <= self.columns
+
+    def weights_room(self, size: int, K: int, dtype: str) -> int:
+        """Bytes of so many units' weights in shared memory."""
+        passes = -(-size // self.columns)
+        return passes * self.weights * self.turns(K) * self.threads * np.dtype(np.int64).itemsize
