@@ -21,7 +21,7 @@ typedef unsigned long long Words;
 extern "C" __device__ int fastrnn_TYPE_multiply(
     float *sums, float c0, float c1, float c2, float c3, Words a, Words a8, Words b)
 {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.TYPE.TYPE.f32 "
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.TYPE.TYPE.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
         : "=f"(sums[0]), "=f"(sums[1]), "=f"(sums[2]), "=f"(sums[3])
         : "r"((unsigned)a), "r"((unsigned)a8), "r"((unsigned)(a >> 32)), "r"((unsigned)(a8 >> 32)),

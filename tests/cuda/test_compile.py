@@ -287,6 +287,16 @@ def test_what_is_missing_is_loaded_again(loop, tmp_path, monkeypatch):
     assert all(looked == to for looked, to in again)
 
 
+def test_so_it_is_for_tensor_cores(tmp_path, monkeypatch):
+    _, kernel, arguments, form = FOUND["float16", "forward-lstm-fragments-shared-units8-rows32-ahead4-bare"]
+    assembled(kernel, arguments, (9, 0), tmp_path, monkeypatch)
+    ptx = (tmp_path / "kernel.ptx").read_text()
+    # of the first tiles of terms, again, of the next ones; and no call of what multiplies
+    assert ptx.count("ld.relaxed.gpu.global.u64") == 3 * form.tile.ahead * form.tile.halves
+    assert ptx.count("mma.sync") == form.tile.ahead * form.tile.weights * form.tile.instructions
+    assert "fastrnn_f16" not in ptx
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_each_thread_has_one_unit_of_one_row_of_a_pass(dtype):
     for tile in chain(target.backward_tiles(dtype), *(target.forward_tiles(cell, dtype) for cell in REGISTRY)):
