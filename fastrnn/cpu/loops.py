@@ -16,7 +16,7 @@ from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.onerow import lay_out_turns, nothing_ahead, one_row, step_of_row
 from fastrnn.cpu.panels import input_panel, input_product, look_up, recurrent_panel, spread_branches
-from fastrnn.cpu.shares import JOINING, next_rows, panels_in_turn, part_of, share, units_of
+from fastrnn.cpu.shares import JOINING, next_rows, panels_in_turn, part_of, share, tile_height, units_of
 from fastrnn.cpu.simd import add, ask, claim, load, load_part, shift, static, store, store_part
 from fastrnn.cpu.steps import (
     Step,
@@ -40,9 +40,10 @@ from fastrnn.cpu.tile import product, product_of_row
 
 
 def _constants(n_gates, n_parts, dtype):
-    """Gates, lanes, rows of a tile, panels of a single row at once; of panels that hold n_gates gates of n_parts."""
+    """Gates, lanes, rows of a tile and of one of a single vector, panels of a single row at once; of panels that hold n_gates
+    gates of n_parts."""
     rows, panels = tile_rows(n_gates * panel_vectors(n_gates)), panels_at_once(n_gates, n_parts)
-    return {"G": n_gates * n_parts, "L": lanes(dtype), "R": rows, "P": panels}
+    return {"G": n_gates * n_parts, "L": lanes(dtype), "R": rows, "S": tile_rows(1), "P": panels}
 
 
 def _forward_constants(name, dtype):
@@ -233,7 +234,7 @@ def backward_tiles(w, part, step, rows):
 
     All panels with a block before the next block: those terms of du stay in the second-level cache.
     """
-    depth, tiles, panels = w.G * w.H, (step.count + w.R - 1) // w.R, part.end - part.first
+    depth, panels = w.G * w.H, part.end - part.first
     for i in range(step.count):
         rows[i] = (step.base + step.first + i * step.by) * w.row
     for k0 in range(0, w.H, w.run):
@@ -243,6 +244,8 @@ def backward_tiles(w, part, step, rows):
             after, _ = panels_in_turn(part, min(done + 1, panels - 1), 1, 0, step.s)
             v0 = panel * w.W
             line = min(w.W, w.V - v0) * w.L
+            height = tile_height(w, line // w.L)
+            tiles = (step.count + height - 1) // height
             ask_step = (line + tiles - 1) // tiles
             for g in range(w.G):
                 weights = shift(w.w_hh, v0 * w.L * depth + (g * w.H + k0) * line)
@@ -251,7 +254,7 @@ def backward_tiles(w, part, step, rows):
                     following = shift(w.w_hh, after * w.W * w.L * depth + k0 * line)
                 i = 0
                 for tile in range(tiles):
-                    n = next_rows(step.count - i, w.R)
+                    n = next_rows(step.count - i, height)
                     to = shift(w.dh, (step.first + i * step.by) * w.Hp + v0 * w.L)
                     start, start_step = (to, step.by * w.Hp) if k0 + g > 0 else (w.zero, 0)
                     product(

@@ -5,7 +5,7 @@ w : the words of a kernel, mine : a member's memory (see loops.py, shares.py, st
 
 from fastrnn.cpu.cellcode import advance
 from fastrnn.cpu.helper import helper
-from fastrnn.cpu.shares import next_rows, units_of
+from fastrnn.cpu.shares import next_rows, tile_height, units_of
 from fastrnn.cpu.simd import add, ask, claim, load, load_part, shift, store, store_part
 from fastrnn.cpu.tile import product
 
@@ -15,14 +15,15 @@ def input_panel(w, panel, vectors, following, count, x_at, to, to_step):
     """to[i] = W_ih x[x_at[i]] + b_ih for the units of a panel; asks for `following`, what is needed next, on the way."""
     line, v0 = w.G * w.L, panel * w.W
     row = min(w.W, w.V - v0) * line
-    weights, tiles = shift(w.w_ih, v0 * line * w.I), (count + w.R - 1) // w.R
+    weights, height = shift(w.w_ih, v0 * line * w.I), tile_height(w, vectors)
+    tiles = (count + height - 1) // height
     ask_step = (row + tiles - 1) // tiles
     for k0 in range(0, max(1, w.I), w.x_run):
         k1 = min(w.I, k0 + w.x_run)
         after = shift(weights, k1 * row) if k1 < w.I else following
         i = 0
         for tile in range(tiles):
-            n = next_rows(count - i, w.R)
+            n = next_rows(count - i, height)
             target = shift(to, i * to_step)
             start, start_step = (target, to_step) if k0 > 0 else (shift(w.b_ih, v0 * line), 0)
             product(
@@ -104,15 +105,16 @@ def recurrent_panel(w, panel, following, count, branches, pre, pre_step, mine):
     """The recurrent product for the units of a panel, a block of its terms after the other, and the cell's arithmetic."""
     line, v0 = w.G * w.L, panel * w.W
     row = min(w.W, w.V - v0) * line
-    weights, tiles = shift(w.w_hh, v0 * line * w.H), (branches + w.R - 1) // w.R
     _, vectors = units_of(w, panel)
+    weights, height = shift(w.w_hh, v0 * line * w.H), tile_height(w, vectors)
+    tiles = (branches + height - 1) // height
     ask_step = (row + tiles - 1) // tiles
     for k0 in range(0, w.H, w.run):
         k1 = min(w.H, k0 + w.run)
         after = shift(weights, k1 * row) if k1 < w.H else following
         i = 0
         for tile in range(tiles):
-            n = next_rows(branches - i, w.R)
+            n = next_rows(branches - i, height)
             sums = shift(mine.sums, i * row)
             start, start_step = (sums, row) if k0 > 0 else (shift(w.b_hh, v0 * line), 0)
             product(

@@ -42,7 +42,8 @@ _ASKING_ROWS = 4  # of a tile that asks for what is to come: fewer leave the loa
 def product(typing, at, vectors, rows, a, a_rows, a_step, b, b_step, init, init_step, c, c_step, depth, ahead, ahead_step):
     """C[r, v] = init[r, v] + Σ_k a[a_rows[r] + k a_step] b[k b_step + v].
 
-    v over `vectors` vectors; at : the address of a product_function of at least as many; rows : 1..tile_rows(its most)
+    v over `vectors` vectors; at : the address of a product_function of at least as many; rows : 1..tile_rows(its most),
+    of one vector 1..tile_rows(1)
     a_rows : pointer to the offset of each row of A; init_step and c_step : numbers from a row to the next
     ahead, ahead_step : where the cache lines lie that will be needed next, and how many numbers of them go with a k
     """
@@ -98,7 +99,8 @@ def product_function(module, dtype, most):
         block = function.append_basic_block(f"vectors{width}")
         by_vectors.add_case(I64(width), block)
         by_rows = ir.IRBuilder(block).switch(rows, end)
-        for n in range(1, tile_rows(most) + 1):
+        # one vector alone needs more rows for enough independent sums
+        for n in range(1, tile_rows(1 if width == 1 else most) + 1):
             builder = ir.IRBuilder(function.append_basic_block(f"tile{n}x{width}"))
             by_rows.add_case(I64(n), builder.block)
             each = [builder.gep(a, [builder.load(builder.gep(a_rows, [I64(r)]))]) for r in range(n)]
