@@ -1,7 +1,7 @@
 """Derive the tables of fastrnn/cpu/tables.py.
 
     tanh(k h + d) ~ c0 + c1 d + ... + c6 d⁶     |d| <= h / 2, k = 0..31
-    2^(j / 16), j = 0..15, and what its rounding loses      eʳ - 1 ~ r + r² (e0 + e1 r)     |r| <= ln 2 / 32
+    2^(j / 16), j = 0..15, and what of it its rounding loses     eʳ - 1 ~ r + r² (e0 + e1 r)     |r| <= ln 2 / 32
 
 c0 is tanh(k h) itself; the others interpolate (tanh(k h + d) - tanh(k h)) / d at the Chebyshev nodes, which is within a few
 per cent of the best there is. In the first interval c0 = 0 and c1 = 1, so that small numbers keep their last digit. The
@@ -46,6 +46,6 @@ if __name__ == "__main__":
         show(f"C{j}", [row[j] for row in rows])
     roots = [mp.mpf(2) ** (mp.mpf(j) / 16) for j in range(16)]
     show("ROOTS", roots)
-    show("ROOTS_LOST", [root - mp.mpf(float(np.float32(float(root)))) for root in roots])
+    show("ROOTS_LOST", [root / mp.mpf(float(np.float32(float(root)))) - 1 for root in roots])
     edge = mp.log(2) / 32 * mp.mpf("1.001")
     show("EXPONENTIAL", interpolate(lambda r: (mp.expm1(r) - r) / r**2, -edge, edge, 1))

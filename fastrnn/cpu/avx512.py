@@ -13,7 +13,7 @@ from numba.core import cgutils
 from fastrnn.cpu import tables
 from fastrnn.cpu.simd import I32, Lanes
 
-_LOG2_E, _LN2_HIGH, _LN2_LOW = 1.4426950216293335, 0.693145751953125, 1.428606765330187e-06
+_LOG2_E, _LN2, _LN2_LOST = 1.4426950216293335, 0.6931471824645996, -1.904654299957768e-09
 _WHOLE = 1.5 * 2.0**23  # adding it rounds to an integer, which then stands in the low bits
 _SIXTEENTHS = 1.5 * 2.0**19  # the same for sixteenths
 _LEAST = -104.0  # below, eˣ is zero
@@ -63,11 +63,13 @@ def sigmoid(x: Lanes):
     a = a.where("<", _LEAST, _LEAST)
     shifted = a.fma(_LOG2_E, _SIXTEENTHS)
     n = shifted - _SIXTEENTHS
-    r = n.fma(-_LN2_LOW, n.fma(-_LN2_HIGH, a))
-    e0, e1 = tables.EXPONENTIAL
-    p = (r * r).fma(r.fma(e1, e0), r)
     root, lost = (_look_up(x, table, _bits(shifted)) for table in (tables.ROOTS, tables.ROOTS_LOST))
-    e = _scale(root.fma(p, lost) + root, n)
+    # what the rounding of ln 2 and of the root lost is put back beside the polynomial, not before it
+    r = n.fma(-_LN2, a)
+    e0, e1 = tables.EXPONENTIAL
+    p = (r * r).fma(r.fma(e1, e0), r + n.fma(-_LN2_LOST, lost))
+    scaled = _scale(root, n)
+    e = scaled.fma(p, scaled)
     negative = builder.icmp_signed("<", _bits(x), ir.Constant(_INTEGERS, [0] * 16))
     whole = x.new(builder.select(negative, e.value, x.of(1).value))
     # e - e q and 1 - q rather than q: what the rounding of 1 + e loses counts less
@@ -82,7 +84,8 @@ def tanh(x: Lanes):
     a = a.where(">", most, most)
     shifted = a.fma(1 / tables.SPACING, _WHOLE)
     d = (shifted - _WHOLE).fma(-tables.SPACING, a)
-    *lower, y = (_look_up(x, table, _bits(shifted)) for table in tables.TANH)
-    for coefficient in reversed(lower):
-        y = y.fma(d, coefficient)
+    c0, c1, c2, c3, c4, c5, c6 = (_look_up(x, table, _bits(shifted)) for table in tables.TANH)
+    # pairs side by side: the next step of a single row waits for the result
+    square = d * d
+    y = square.fma(square.fma(c6.fma(d, c5), c4.fma(d, c3)), c2.fma(d, c1)).fma(d, c0)
     return _from_bits(x, builder.or_(_bits(y), sign))
