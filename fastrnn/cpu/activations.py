@@ -54,13 +54,10 @@ def _reduce(x):
     shifted = x.fma(k.log2_e, magic)
     n = shifted - magic
     r = n.fma(-k.ln2_low, n.fma(-k.ln2_high, x))
-    q = r.of(k.q[-1])
-    for coefficient in reversed(k.q[:-1]):
-        q = q.fma(r, coefficient)
     bits = _integers(x.dtype)
     as_integer = x.builder.bitcast(shifted.value, bits)
     zero = x.builder.bitcast(x.of(magic).value, bits)
-    return (r * r).fma(q, r), x.builder.sub(as_integer, zero)
+    return (r * r).fma(r.polynomial(k.q), r), x.builder.sub(as_integer, zero)
 
 
 def _integers(dtype):

@@ -66,8 +66,7 @@ def sigmoid(x: Lanes):
     root, lost = (_look_up(x, table, _bits(shifted)) for table in (tables.ROOTS, tables.ROOTS_LOST))
     # what the rounding of ln 2 and of the root lost is put back beside the polynomial, not before it
     r = n.fma(-_LN2, a)
-    e0, e1 = tables.EXPONENTIAL
-    p = (r * r).fma(r.fma(e1, e0), r + n.fma(-_LN2_LOST, lost))
+    p = (r * r).fma(r.polynomial(tables.EXPONENTIAL), r + n.fma(-_LN2_LOST, lost))
     scaled = _scale(root, n)
     e = scaled.fma(p, scaled)
     negative = builder.icmp_signed("<", _bits(x), ir.Constant(_INTEGERS, [0] * 16))
@@ -78,14 +77,14 @@ def sigmoid(x: Lanes):
 
 def tanh(x: Lanes):
     builder = x.builder
+    if x.constants is not None:  # fourteen vectors, which a second tanh loads again
+        x = Lanes(builder, x.value, x.dtype, x.constants.apart())
     sign = builder.and_(_bits(x), _SIGN)
     a = _from_bits(x, builder.xor(_bits(x), sign))
     most = 31.49 * tables.SPACING  # where tanh is 1
     a = a.where(">", most, most)
     shifted = a.fma(1 / tables.SPACING, _WHOLE)
     d = (shifted - _WHOLE).fma(-tables.SPACING, a)
-    c0, c1, c2, c3, c4, c5, c6 = (_look_up(x, table, _bits(shifted)) for table in tables.TANH)
-    # pairs side by side: the next step of a single row waits for the result
-    square = d * d
-    y = square.fma(square.fma(c6.fma(d, c5), c4.fma(d, c3)), c2.fma(d, c1)).fma(d, c0)
+    first, *others = (_look_up(x, table, _bits(shifted)) for table in tables.TANH)
+    y = d.fma(d.polynomial(others), first)
     return _from_bits(x, builder.or_(_bits(y), sign))

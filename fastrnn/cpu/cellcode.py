@@ -1,5 +1,7 @@
 """A cell's text as vector instructions: forward from memory to memory, backward on values."""
 
+from copy import copy
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -24,18 +26,19 @@ from fastrnn.cpu.simd import (
 )  # fmt: skip
 from fastrnn.cpu.target import TARGET
 
-_MOST = 64  # different constants of a function
+_MOST = 128  # numbers of a function, or vectors of them
 
 
 class Constants:
     """The numbers of a function, in memory that the compiler has to take for variable.
 
-    As constants they would be loaded before a loop, sixty of them into thirty-two registers, and then from the stack.
+    As constants they would be loaded before a loop, sixty of them into thirty-two registers, and then from the stack. So
+    would numbers that two distant parts of the function have in common: see `apart`.
     """
 
     def __init__(self, builder, dtype):
         self.builder, self.dtype = builder, dtype
-        self._vectors, self._scalars = {}, {}
+        self._vectors, self._scalars, self._known = [], [], {}
         self._tables = [
             ir.GlobalVariable(builder.module, ir.ArrayType(kind, _MOST), f"{builder.function.name}_{name}")
             for name, kind in (("vectors", llvm_vector(dtype)), ("scalars", SCALAR[dtype]))
@@ -44,15 +47,24 @@ class Constants:
     def load(self, numbers):
         """A vector of these numbers, of one for each lane or of a single one."""
         builder, single = self.builder, len(numbers) == 1
-        known, table = (self._scalars, self._tables[1]) if single else (self._vectors, self._tables[0])
-        value = builder.load(builder.gep(table, [I32(0), I32(known.setdefault(numbers, len(known)))]))
+        rows, table = (self._scalars, self._tables[1]) if single else (self._vectors, self._tables[0])
+        if numbers not in self._known:
+            self._known[numbers] = len(rows)
+            rows.append(numbers)
+        value = builder.load(builder.gep(table, [I32(0), I32(self._known[numbers])]))
         return splat(builder, value, llvm_vector(self.dtype)) if single else value
+
+    def apart(self):
+        """The same tables for a part of the function that has its numbers for itself."""
+        own = copy(self)
+        own._known = {}
+        return own
 
     def finish(self):
         """Write the tables, once all numbers are known."""
-        for table, known in zip(self._tables, (self._vectors, self._scalars), strict=True):
+        for table, rows in zip(self._tables, (self._vectors, self._scalars), strict=True):
             element = table.value_type.element
-            values = [ir.Constant(element, list(v) if element != SCALAR[self.dtype] else v[0]) for v in known]
+            values = [ir.Constant(element, list(v) if element != SCALAR[self.dtype] else v[0]) for v in rows]
             values += [ir.Constant(element, ir.Undefined)] * (_MOST - len(values))
             table.initializer = ir.Constant(table.value_type, values)
             table.linkage = "weak"  # what another module might replace is not known to be constant

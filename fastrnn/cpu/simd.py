@@ -90,6 +90,15 @@ class Lanes:
         """self * factor + summand, rounded once where the hardware can."""
         return self.new(fma(self.builder, self.value, self.of(factor).value, self.of(summand).value))
 
+    def polynomial(self, coefficients):
+        """c0 + c1 x + c2 x² + ...: pairs side by side, which takes half the time of one after the other."""
+        square, (*pairs, last) = self * self, [coefficients[k : k + 2] for k in range(0, len(coefficients), 2)]
+        pair = lambda low, high=None: self.of(low) if high is None else self.fma(high, low)  # noqa: E731
+        total = pair(*last)
+        for one in reversed(pairs):
+            total = square.fma(total, pair(*one))
+        return total
+
     def where(self, comparison, bound, then):
         """`then` in the lanes where `self comparison bound` holds (never for NaN), self elsewhere."""
         hit = self.builder.fcmp_ordered(comparison, self.value, self.of(bound).value)
