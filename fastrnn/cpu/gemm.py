@@ -12,7 +12,7 @@ from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.shares import next_rows
 from fastrnn.cpu.simd import add, ask, load, load_part, shift, store, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
-from fastrnn.cpu.target import lanes, padded, tile_rows
+from fastrnn.cpu.target import lanes, padded, tile_heights, tile_rows
 from fastrnn.cpu.tile import product, transpose
 
 _WIDTH = 4  # vectors of a panel of B
@@ -20,7 +20,7 @@ _WIDTH = 4  # vectors of a panel of B
 
 def lanes_and_rows(name, dtype):
     """Of tiles of that many vectors."""
-    return {"L": lanes(dtype), "R": tile_rows(_WIDTH)}
+    return {"L": lanes(dtype)} | tile_heights(_WIDTH)
 
 
 PACK_WEIGHTS = Fields(

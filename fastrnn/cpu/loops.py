@@ -35,15 +35,14 @@ from fastrnn.cpu.steps import (
     take_states,
 )  # fmt: skip
 from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
-from fastrnn.cpu.target import lanes, panel_vectors, panels_at_once, tile_beside, tile_rows
+from fastrnn.cpu.target import lanes, panel_vectors, panels_at_once, tile_beside, tile_heights
 from fastrnn.cpu.tile import product, product_of_row
 
 
 def _constants(n_gates, n_parts, dtype):
-    """Gates, lanes, rows of a tile and of one of a single vector, panels of a single row at once; of panels that hold n_gates
-    gates of n_parts."""
-    rows, panels = tile_rows(n_gates * panel_vectors(n_gates)), panels_at_once(n_gates, n_parts)
-    return {"G": n_gates * n_parts, "L": lanes(dtype), "R": rows, "S": tile_rows(1), "P": panels}
+    """Gates, lanes, panels of a single row at once, rows of a tile; of panels that hold n_gates gates of n_parts."""
+    sizes = {"G": n_gates * n_parts, "L": lanes(dtype), "P": panels_at_once(n_gates, n_parts)}
+    return sizes | tile_heights(n_gates * panel_vectors(n_gates))
 
 
 def _forward_constants(name, dtype):
