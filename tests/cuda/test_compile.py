@@ -167,6 +167,7 @@ def kernels(dtype):
     if dtype == "float32":
         yield from strided(q, stored, real, table)
     yield "transpose", "move", moves.transpose(dtype), (I64, I64, stored, stored)
+    yield "clear-behind", "move", moves.clear_behind(), (I64, I64, I64, array("int16"))
     yield from decoders(dtype, stored, real)
     yield "combine", "move", moves.combine(dtype, moves.SUM), (I64, stored, stored, stored)
 

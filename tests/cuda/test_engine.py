@@ -82,7 +82,10 @@ def test_outputs_and_all_gradients(device, name, size, ragged, reverse, dtype):
 
 @CELL
 @RAGGED
-def test_half_precision_is_stored_and_single_precision_summed(device, name, ragged):
+@pytest.mark.parametrize("tensor", [True, False], ids=["tensor", "scalar"])
+def test_half_precision_is_stored_and_single_precision_summed(device, name, ragged, tensor, monkeypatch):
+    there = engine.limits
+    monkeypatch.setattr(engine, "limits", lambda number: there(number)._replace(tensor=tensor and there(number).tensor))
     agree(device, problem(name, 5, 4, 6, 11, ragged=ragged), "float16")
 
 
