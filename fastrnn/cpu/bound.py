@@ -60,14 +60,13 @@ class Bound(_Call):
     def __init__(self, cell: Cell, prepared: Prepared, T: int, N: int, table: Array | None = None):
         I, H = prepared.weights.w_ih.shape[1], prepared.weights.w_hh.shape[1]
         super().__init__(cell, prepared, Rows.of(T, N, None, False), T, N * I, N * H, table)
-        self._before = self._hs[0], self._cs[0]
+        self._before = [states[0] for states in (self._hs, self._cs)[: 1 + cell.memory]]
         self.h, self.c = self._hs[2, :, :H], self._cs[2, :, :H]
         self._words = self._work.task.words
 
     def run(self) -> None:
-        h, c = self._before
-        h[...] = 0
-        c[...] = 0
+        for state in self._before:
+            state.fill(0)
         self._launch(self._words)
 
 
