@@ -52,6 +52,13 @@ def in_group():
 
 
 @cache
+def turns_of(tile):
+    """A device function: tiles of terms of each warp, as the tile's own `turns`."""
+    terms = tile.warps * DEPTH
+    return device(lambda K: (K + terms - 1) // terms)
+
+
+@cache
 def weight_of(tile):
     """A device function: a lane's word of the n-th tile of columns from unit u0 on, terms k to k + 15, or zeros."""
     gates, columns = tile.gates, tile.columns
@@ -76,13 +83,13 @@ def taker(form):
     They are copied to `room` in shared memory, or each lane's to `own_room`, its registers, or read where they are.
     """
     tile, terms, weight = form.tile, form.terms, weight_of(form.tile)
-    weights, columns, warps = tile.weights, tile.columns, tile.warps
+    weights, columns, warps, turns_for = tile.weights, tile.columns, tile.warps, turns_of(tile)
 
     def read(w, room, own_room, H, first, own, K):
         return w, first, H
 
     def share(w, room, own_room, H, first, own, K):
-        tiles = (K + warps * DEPTH - 1) // (warps * DEPTH) * warps
+        tiles = turns_for(K) * warps
         words = (own + columns - 1) // columns * weights * tiles * LANES
         for i in range(cuda.threadIdx.x, words, cuda.blockDim.x):
             n, k = i // LANES // tiles, i // LANES % tiles * DEPTH
@@ -124,12 +131,12 @@ def product_of(form, dtype):
     """A device function with the sums of one pass, the warps' parts of them left in `pool`; arguments as in product.py."""
     tile, terms, multiply, weight = form.tile, form.terms, instructions(dtype).multiply, weight_at(form)
     weights, halves, ahead, sums, pairs = tile.weights, tile.halves, tile.ahead, tile.sums, tile.instructions
-    fetch, complete = fetcher(tile, dtype)
-    zero, depth, leave_parts, words = np.float32(0), tile.warps * DEPTH, placer(tile), ahead * halves
+    (fetch, complete), turns_for = fetcher(tile, dtype), turns_of(tile)
+    zero, leave_parts, words = np.float32(0), placer(tile), ahead * halves
 
     @device
     def product(w, first, H, own, u0, K, v, start, step, last, pool):
-        turns = (K + depth - 1) // depth
+        turns = turns_for(K)
         acc = cuda.local.array(sums, np.float32)
         near = cuda.local.array(words, np.int64)
         coming = cuda.local.array(words, np.int64)

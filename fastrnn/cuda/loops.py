@@ -21,7 +21,7 @@ from numba import cuda
 from fastrnn.cells import REGISTRY
 from fastrnn.cuda import fragments, product
 from fastrnn.cuda.rows import row_of
-from fastrnn.cuda.scalars import adder, device, exchange, loader, place, reader, real_of, storer, text, writer
+from fastrnn.cuda.scalars import adder, device, exchange, loader, place, put, reader, real_of, storer, text, writer
 from fastrnn.cuda.tiles import Fragments
 
 
@@ -44,14 +44,12 @@ def multiplier_of(form, dtype):
     return (fragments if isinstance(form.tile, Fragments) else product).multiplier(form, dtype)
 
 
-@cache
-def forward(name, dtype, form, keep):
-    """The forward loop of a cell, for a form (its tile, and where the weights are), with a tape or not."""
-    cell, real, tile, held = REGISTRY[name], real_of(dtype), form.tile, form.held
-    G, K, R, columns, apart, memory = cell.n_gates, cell.n_tape, tile.rows, tile.columns, tile.apart, cell.memory
-    advance, store, real_type = text(cell.forward, real), storer(dtype), np.dtype(real)
-    load_gates, gates_of, save, add, written = reader(G, dtype), reader(G), writer(K), adder(G), exchange(real).written
-    take, product, sums_of, leave, room_type, behind, own_type = multiplier_of(form, dtype)
+def forward_units(cell, dtype, apart, keep, leave):
+    """Device functions of the forward loop, for units of rows: rows of `kept`, the first states, and a step of one unit of
+    one row, before its product and after it."""
+    real, G, K, memory = real_of(dtype), cell.n_gates, cell.n_tape, cell.memory
+    advance, store, written = text(cell.forward, real), storer(dtype), exchange(real).written
+    load_gates, gates_of, save, add = reader(G, dtype), reader(G), writer(K), adder(G)
 
     @device
     def places(q, total, packed, following):
@@ -100,6 +98,17 @@ def forward(name, dtype, form, keep):
         if keep:
             save(kept, ((1 + memory) * tables[q.steps] + (packed + row) * K) * H + unit, H, tape)
 
+    return places, begin, gather, finish
+
+
+@cache
+def forward(name, dtype, form, keep):
+    """The forward loop of a cell, for a form (its tile, and where the weights are), with a tape or not."""
+    tile, held, real_type = form.tile, form.held, np.dtype(real_of(dtype))
+    R, columns = tile.rows, tile.columns
+    take, product, sums_of, leave, room_type, behind, own_type = multiplier_of(form, dtype)
+    places, begin, gather, finish = forward_units(REGISTRY[name], dtype, tile.apart, keep, leave)
+
     @cuda.jit
     def forward_loop(q, w, b, a, kept, passed, tables, state, y):
         pool = cuda.shared.array(0, real_type)
@@ -135,29 +144,19 @@ def forward(name, dtype, form, keep):
 
 
 @cache
-def leaver(n, leave):
-    """A device function: n numbers for other blocks, `step` apart."""
-    rest = leaver(n - 1, leave) if n > 1 else None
-
-    def leave_all(v, i, step, values):
-        leave(v, i, values[0])
-        rest(v, i + step, step, values[1:])
-
-    def leave_one(v, i, step, values):
-        leave(v, i, values[0])
-
-    return device(leave_all if n > 1 else leave_one)
-
-
-@cache
 def backward(name, dtype, form):
     """The backward loop of a cell: from dy and the tape to `d`, the gradients of both sides' sums, packed (G H) each."""
     cell, real, tile, held = REGISTRY[name], real_of(dtype), form.tile, form.held
     G, K, R, columns, memory, shared = cell.n_gates, cell.n_tape, tile.rows, tile.columns, cell.memory, cell.shares_gradient
     retreat, load, real_type = text(cell.backward, real), loader(dtype), np.dtype(real)
-    tape_of, write = reader(K), writer(G, exchange(real).written)
+    tape_of, written = reader(K), exchange(real).written
     take, product, sums_of, leave, room_type, behind, own_type = multiplier_of(form, dtype)
-    leave_all = leaver(G, leave)
+
+    @device
+    def put_written(array, at, x):
+        put(array, at, written(x))
+
+    write, leave_all = writer(G, put_written), writer(G, leave)
 
     @device
     def step(q, s, row, unit, kept, tables, state, dy, d, passed):

@@ -34,6 +34,10 @@ class Form(NamedTuple):
         """Weights that a lane holds: one where it holds none, since an array has one at least."""
         return max(self.terms * self.tile.weights, 1)
 
+    def registers(self, dtype: str) -> int:
+        """That these take, a register of a single-precision number each."""
+        return self.held * self.tile.registers * (2 if dtype == "float64" else 1)
+
 
 class Cut(NamedTuple):
     slices: int  # of the units
@@ -112,7 +116,7 @@ def fits(limit: Limits, cut: Cut, dtype: str, H: int, K: int) -> bool:
         return False
     if form.where == REGISTERS and (not tile.holds(-(-H // cut.slices), K) or form.terms > _UNROLLED):
         return False
-    return form.held * tile.registers * (2 if dtype == "float64" else 1) <= limit.held
+    return form.registers(dtype) <= limit.held
 
 
 def _step(cut: Cut, dtype: str, size: int, rows: int, K: int) -> float:

@@ -66,17 +66,22 @@ def reader(n, dtype=""):
     return device(read if n > 1 else read_one)
 
 
+@device
+def put(array, at, x):
+    array[place(at)] = x
+
+
 @cache
-def writer(n, convert=None):
-    """(array, at, step, values): the inverse of `reader`; of what `convert`, a device function, makes of the values."""
-    rest, stored = writer(n - 1, convert) if n > 1 else None, convert or device(lambda x: x)
+def writer(n, each=put):
+    """(array, at, step, values): the inverse of `reader`; each : a device function (array, at, value) that writes one."""
+    rest = writer(n - 1, each) if n > 1 else None
 
     def write(array, at, step, values):
-        array[place(at)] = stored(values[0])
+        each(array, at, values[0])
         rest(array, at + step, step, values[1:])
 
     def write_one(array, at, step, values):
-        array[place(at)] = stored(values[0])
+        each(array, at, values[0])
 
     return device(write if n > 1 else write_one)
 

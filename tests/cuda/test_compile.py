@@ -237,11 +237,13 @@ def brief(dtype, name, capability):
 
 def planned(dtype, name, capability):
     """Whether a device may be given that kernel: a lane holds no more weights and sums than the device's limits allow."""
-    for form in FOUND[dtype, name][3:]:
-        held = form.terms * form.tile.weights * form.tile.registers * (2 if dtype == "float64" else 1)
-        fits = held <= target.held(capability) and form.tile.sums <= target.most_sums(capability)
-        return fits and (capability >= (8, 0) or not form.tile.apart)
-    return True
+    _, _, _, *forms = FOUND[dtype, name]
+    return all(
+        form.registers(dtype) <= target.held(capability)
+        and form.tile.sums <= target.most_sums(capability)
+        and (capability >= (8, 0) or not form.tile.apart)
+        for form in forms
+    )
 
 
 EVERY = [(*key, capability) for capability in CAPABILITIES for key in FOUND if planned(*key, capability)]
