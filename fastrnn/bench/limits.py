@@ -127,10 +127,13 @@ def _best(dtype: str, threads: int, rows: int, depth: int) -> float:
 
     # by doubling: a launch takes longer than many a product, longest where it has to start or wake the threads
     repeats = 1
-    while min(run(repeats) for _ in range(3)) * repeats < _SECONDS / 2:
+    while True:
+        if min(run(repeats) for _ in range(3)) * repeats >= _SECONDS / 2:
+            turns = []
+            for _ in range(_TURNS):
+                turns.append(run(repeats))
+                time.sleep(_PAUSE)
+            # shorter turns would time launches: it was something else that took long before
+            if min(turns) * repeats >= _SECONDS / 4:
+                return min(turns)
         repeats *= 2
-    turns = []
-    for _ in range(_TURNS):
-        turns.append(run(repeats))
-        time.sleep(_PAUSE)
-    return min(turns)

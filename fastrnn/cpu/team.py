@@ -10,6 +10,7 @@ from fastrnn.cpu.threads import get_num_threads
 CALL_FLOPS = 1e10  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
 _UNITS_RATE = 1e12  # flops that a step divided by units needs for each second that a meeting takes
 _NEAR = 1.5e-7  # seconds that a meeting takes at most where cores share a cache
+_ONE_CHIP = 3e-7  # the same where what they share has not far to go between their caches
 _NEAR_WEIGHTS = 1 << 17  # numbers; more are better divided than read by each thread, unless its rows are many
 
 
@@ -18,7 +19,7 @@ class Least(NamedTuple):
 
     call: float = 5e6  # below, a launch costs more than it saves, or all of it when the threads have gone to sleep
     rows: float = 4e3  # of a step; below, threads that divide its rows wait for the lines that these share
-    rows_apart: float = 3e5  # the same where what they share has far to go
+    rows_apart: float = 3e5  # the same where that is far
     units: float = 3.5e4  # of a step; below, a meeting costs more than it saves, however near the cores
     units_sure: float = 2e6  # of a step that is divided without asking how long a meeting takes
     program_rows: float = 2.5e4  # the same of a step of a program, which does not choose again
@@ -37,22 +38,22 @@ class Team:
 
 @dataclass(frozen=True)
 class Choice:
-    """The team of a loop: `near` while its threads meet within so many seconds, `far` while they do not.
+    """The teams that a loop may have, and within how many seconds their threads have to meet: the first that can is taken.
 
     The system moves threads from core to core, so it is chosen at every call.
     """
 
-    near: Team
-    far: Team
-    within: float = 0.0
+    teams: tuple[tuple[float, Team], ...]
 
     def now(self) -> Team:
-        if self.near is self.far:
-            return self.near
-        return self.near if time_to_meet(self.near.size) <= self.within else self.far
+        team = self.teams[0][1]
+        if len(self.teams) == 1:
+            return team
+        meeting = time_to_meet(team.size)
+        return next(team for within, team in self.teams if meeting <= within)
 
 
-_ALONE = Team(1, False)
+_ALONE, _ALWAYS = Team(1, False), float("inf")
 
 
 def choose(N: int, G: int, H: int, K: int, steps: int, dtype: str, panel: int, most: int, *, keep: bool = False) -> Choice:
@@ -63,19 +64,30 @@ def choose(N: int, G: int, H: int, K: int, steps: int, dtype: str, panel: int, m
     panels = -(-padded(H, dtype) // (lanes(dtype) * panel))
     step_flops = 2.0 * N * G * H * K
     if most == 1 or step_flops * steps < (4 if keep else 1) * LEAST.call:
-        return Choice(_ALONE, _ALONE)
-    by_rows = Team(min(N, most), False) if N > 1 and step_flops >= LEAST.rows else _ALONE
-    far = by_rows if step_flops >= LEAST.rows_apart else _ALONE
+        return Choice(((_ALWAYS, _ALONE),))
+    by_rows = _by_rows(min(N, most), step_flops)
     rows = (2 if G * H * K <= _NEAR_WEIGHTS else 4) * most
     if rows <= N or panels < most or step_flops < LEAST.units:
-        return Choice(by_rows, far, _NEAR)
-    return _by_units(most, step_flops, far)
+        return by_rows
+    return _by_units(most, step_flops, by_rows)
 
 
-def _by_units(most: int, step_flops: float, far: Team) -> Choice:
-    """The choice of threads that divide the units of a step, or are `far` where a meeting takes too long for it."""
-    team = Team(most, True)
-    return Choice(team, team if step_flops >= LEAST.units_sure else far, max(_NEAR, step_flops / _UNITS_RATE))
+def _by_rows(size: int, step_flops: float) -> Choice:
+    """The choice of threads that divide so many rows of a step, where they pay."""
+    team = Team(size, False)
+    if size == 1 or step_flops < LEAST.rows:
+        return Choice(((_ALWAYS, _ALONE),))
+    if step_flops >= LEAST.rows_apart:
+        return Choice(((_ALWAYS, team),))
+    return Choice(((_ONE_CHIP, team), (_ALWAYS, _ALONE)))
+
+
+def _by_units(most: int, step_flops: float, otherwise: Choice) -> Choice:
+    """The choice of threads that divide the units of a step where a meeting is short for it."""
+    team, within = Team(most, True), max(_NEAR, step_flops / _UNITS_RATE)
+    if step_flops >= LEAST.units_sure:
+        return Choice(((_ALWAYS, team),))
+    return Choice(((within, team), *otherwise.teams))
 
 
 def worth(flops: float, steps: int, rows: int, units: bool = False) -> Team:
@@ -85,7 +97,7 @@ def worth(flops: float, steps: int, rows: int, units: bool = False) -> Team:
         if rows >= most and flops >= LEAST.program_rows:
             return Team(most, False)
         if units and flops >= LEAST.program_units:
-            return _by_units(most, flops, _ALONE).now()
+            return _by_units(most, flops, _by_rows(1, flops)).now()
     return _ALONE
 
 
