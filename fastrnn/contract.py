@@ -8,6 +8,8 @@
     bound   (cell, prepared, T, N, table)                        -> the same of T steps from a zero state, run(), and
                                                                     outgrown(): whether a new one would use other threads;
                                                                     with the table of a lookup, its tokens besides
+    training(cell, prepared, T, N)                               -> the same with a tape: forward(x, loan), whose tape has
+                                                                    the loan and lives in memory that serves the next call
 
 Arguments are checked before they get here: x (T, N, I) of any strides, h0 and c0 (N, H) or None, lengths (N,) int64 or
 None. `forward` also takes `y=`, a (T, N, H) view to write to, and `lookup=`, a Lookup. A tape says its `nbytes`.
@@ -47,7 +49,7 @@ class Lookup(NamedTuple):
     tokens: Array  # (T, N) integers
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Gradients:
     """Gradients of one layer, each of the shape of what it is the gradient of; None where there was no such argument."""
 

@@ -194,3 +194,20 @@ class Bound:
 
 def bound(cell, weights, T, N, table=None):
     return Bound(cell, weights, T, N, table)
+
+
+class Training:
+    """Calls of T steps of N rows from a zero state, with a tape."""
+
+    def __init__(self, cell, weights, T, N):
+        self._cell, self._weights = cell, weights
+
+    def outgrown(self):
+        return False
+
+    def forward(self, x, loan):
+        return forward(self._cell, self._weights, x, keep=True)
+
+
+def training(cell, weights, T, N):
+    return Training(cell, weights, T, N)

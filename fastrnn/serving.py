@@ -1,5 +1,6 @@
 """Layers in service: short calls, weights packed once (Frozen), and one time step at a time (Stream)."""
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -11,15 +12,18 @@ from fastrnn.cells import REGISTRY
 from fastrnn.tapes import LayerGradients, LayerTape
 
 _SMALL, _WORK = 1 << 16, 1 << 28  # of a short call: numbers in x, rows times weights
+_TRAINED, _WEIGHTS = 1 << 25, 1 << 18  # rows times weights, and weights, of one in training whose memory is kept
 
 
 class Spares:
     """What calls need laid out, by the kind of call, to be used again: each by one call at a time."""
 
     _KINDS = 16  # for which something is kept
+    _LENT = 4  # of a kind that are lent at most
 
     def __init__(self) -> None:
         self._kept: dict[Any, list[Any]] = {}  # that are not in use
+        self._lent: dict[Any, int] = {}  # how many of a kind have been made to be lent
 
     def take(self, kind: Any) -> Any:
         """One of that kind, or None."""
@@ -33,8 +37,33 @@ class Spares:
         if kept is None:
             if len(self._kept) >= self._KINDS:
                 self._kept.clear()
+                self._lent.clear()
             kept = self._kept.setdefault(kind, [])
         kept.append(spare)
+
+    def lend(self, kind: Any, make: Callable[[], Any]) -> "Loan | None":
+        """One of that kind, made where there is none, for as long as somebody has the loan; None where many have one."""
+        spare = self.take(kind)
+        if spare is None or spare.outgrown():
+            made = self._lent.get(kind, 0)
+            if spare is None and made >= self._LENT:
+                return None
+            self._lent[kind] = made + (spare is None)
+            spare = make()
+        return Loan(spare, self, kind)
+
+
+class Loan:
+    """Of a spare, which goes back when nobody has the loan any more; a copy of what refers to it does without."""
+
+    def __init__(self, lent: Any, home: Spares, kind: Any):
+        self.lent, self._home, self._kind = lent, home, kind
+
+    def __del__(self) -> None:
+        self._home.give(self._kind, self.lent)
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
 
 
 class ShortCalls:
@@ -73,10 +102,16 @@ class ShortCalls:
         spares.give(x.shape, call)
         return y, state
 
-    def forward(self, form: Any, x: Any) -> Any:
-        """y, state at the end, the backend's tape: nothing on the way but the call."""
-        x = as_array("x", x, x.shape, self._dtype)
-        y, h, c, kept = backend().forward(self._cell, form[0][0], x, keep=True)
+    def forward(self, spares: Spares, form: Any, x: Any) -> Any:
+        """y, state at the end, the backend's tape: in memory laid out once, where it is little and few tapes live."""
+        x, (T, N, _), prepared = as_array("x", x, x.shape, self._dtype), x.shape, form[0][0]
+        loan = None
+        if T * N * self.weights <= _TRAINED and self.weights <= _WEIGHTS:
+            loan = spares.lend((T, N), lambda: backend().training(self._cell, prepared, T, N))
+        if loan is None:
+            y, h, c, kept = backend().forward(self._cell, prepared, x, keep=True)
+        else:
+            y, h, c, kept = loan.lent.forward(x, loan)
         return y, self._state(h, c), kept
 
     def backward(self, tape: LayerTape, dy: Any) -> LayerGradients:

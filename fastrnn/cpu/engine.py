@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from fastrnn.cell import Cell
 from fastrnn.contract import Array, Gradients, Lookup, Weights
 from fastrnn.cpu import compiled, dense, gemm
 from fastrnn.cpu.kernel import Task
-from fastrnn.cpu.memory import Block, Layout, empty, name_of
+from fastrnn.cpu.memory import Block, Layout, address_of, empty, name_of
 from fastrnn.cpu.plan import Forward, Shape, backward_plan, choice_of, forward_plan
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.target import padded, panel_vectors
@@ -62,7 +63,7 @@ def _panels(G: int, H: int, I: int, dtype: str) -> Layout:
     return Layout({"w_ih": ((I, column), dtype), "w_hh": ((H, column), dtype), "b_ih": bias, "b_hh": bias})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Tape:
     """What backward needs, all of it the tape's own. In its block, for every row of every step: hs (Hp) and cs (Hp), the
     state before the step; saved (K, Hp), what the cell keeps; x (I); and the weights: w_ih (G*H, I), panels (of w_hh)."""
@@ -72,7 +73,8 @@ class Tape:
     biases: tuple[bool, bool]
     shape: Shape
     steps: int  # T
-    looked_up: tuple[Array, int] | None  # of a lookup: the tokens (total,) as the rows are sorted, K
+    looked_up: tuple[Array, int] | None = None  # of a lookup: the tokens (total,) as the rows are sorted, K
+    loan: Any = None  # of the call in whose memory this is, see bound.Training
 
     @property
     def nbytes(self) -> int:
@@ -149,14 +151,19 @@ def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block, lookup
 
 def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     rows, block, shape = tape.rows, tape.block, tape.shape
-    plan = backward_plan(shape, tape.biases, choice_of(shape, True, 1, get_num_threads()).now())
-    work = plan.take()
+    plan = None if tape.loan is None else tape.loan.lent.plan_of_backward()
+    if plan is None:
+        plan = backward_plan(shape, tape.biases, choice_of(shape, True, 1, get_num_threads()).now())
+        work = plan.take()
+        connect_backward(work, rows, block)
+    else:
+        work = plan.take()
     rows.sort(dh_n, work.dh)
     rows.sort(dc_n, work.dc)
-    connect_backward(work, rows, block, dy)
+    give_dy(work, dy)
     work.run()
     d_rows = empty((rows.total, shape.I), shape.dtype)
-    work.d_rows.run(block.at("w_ih"), d_rows.ctypes.data)
+    work.d_rows.run(block.at("w_ih"), address_of(d_rows))
     gradients = gathered(cell, tape, work, rows.scatter(d_rows, tape.steps))
     if tape.looked_up is None:  # otherwise the gradients may come back to it
         plan.give(work)
@@ -197,16 +204,22 @@ def scatter(dy: Array, index: Array, into: Array) -> None:
     launch(task.address, task.words, worth(float(dy.size), 1, dy.shape[1]).size)
 
 
-def connect_backward(work, rows, block, dy):
-    """Tell a backward work, which fills its dx and du (total, G*H), its dh and its dc, where dy and the tape are."""
-    missing, item = dy is None, work.dh.itemsize
+def connect_backward(work, rows, block):
+    """Tell a backward work, which fills its dx and du (total, G*H), its dh and its dc, where the tape is."""
     work.task.set(
-        dy=work.block.at("zero") if missing else dy.ctypes.data,
-        y_t=0 if missing else dy.strides[0] // item, y_n=0 if missing else dy.strides[1] // item,
         w_hh=block.at("panels"), saved=block.at("saved"), hs=block.at("hs"),
         cs=block.at("cs" if "cs" in block else "hs"),
         order=rows.block.at("order"), length=rows.block.at("length"),
     )  # fmt: skip
+
+
+def give_dy(work, dy):
+    """And where dy (T, N, H) is, None for zeros."""
+    if dy is None:
+        work.task.set(dy=work.block.at("zero"), y_t=0, y_n=0)
+    else:
+        item, (y_t, y_n, _) = dy.itemsize, dy.strides
+        work.task.set(dy=dy.ctypes.data, y_t=y_t // item, y_n=y_n // item)
 
 
 def stream(cell, prepared, N):
@@ -219,3 +232,9 @@ def bound(cell, prepared, T, N, table=None):
     from fastrnn.cpu.bound import Bound
 
     return Bound(cell, prepared, T, N, table)
+
+
+def training(cell, prepared, T, N):
+    from fastrnn.cpu.bound import Training
+
+    return Training(cell, prepared, T, N)

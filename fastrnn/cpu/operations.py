@@ -250,7 +250,8 @@ class CellsBackward:
         self._work = work = Backward(tape.shape, tape.biases, Team(get_num_threads(), False))
         self._cell, self._tape, self._below = cell, tape, below
         work.dh[...] = work.dc[...] = 0
-        engine.connect_backward(work, rows, block, dy)
+        engine.connect_backward(work, rows, block)
+        engine.give_dy(work, dy)
         work.task.set(s0=0, s1=1)
         self.operations = [Operation(work.task, {"s0": 1, "s1": 1}, (dy, work, tape))]
         d_gates = work.block["dx"].reshape(T, N, -1)[:, :, :GH]
