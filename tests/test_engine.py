@@ -10,7 +10,8 @@ import pytest
 import fastrnn as fr
 from fastrnn import reference
 from fastrnn.cells import REGISTRY
-from fastrnn.cpu import bound, engine, memory, plan, team
+from fastrnn.cpu import bound, caches, engine, memory, plan, team
+from fastrnn.cpu.target import tile_beside
 from tests.helpers import ENGINE, forget_plans, rms
 from tests.problems import problem
 
@@ -185,6 +186,31 @@ def test_asking_for_x_and_y_ahead_changes_nothing(name, size, reverse, threads, 
     # past the ends of x and y as well: nothing is read there
     p = problem(name, *size, ragged=True, reverse=reverse).cast("float32")
     same_bits_with(monkeypatch, p, plan, "_NEAR_CALL", 0)
+
+
+@CELL
+def test_what_a_single_row_takes_along_changes_nothing(name, threads, monkeypatch):
+    # 0.14 to 0.6 MB of weights, which the second-level cache holds: taken along, and then not
+    same_bits_with(monkeypatch, problem(name, 61, 1, 190, 190).cast("float32"), plan, "take_along", lambda *_: False)
+
+
+# seconds in which a weight comes from beyond the second-level cache, of those in which it is multiplied: what pays for a
+# tile of eight rows (of five, for a GRU)
+@pytest.mark.parametrize("name, slower, pays", [("lstm", 12, False), ("lstm", 6, True), ("gru", 6, False), ("gru", 4, True)])
+def test_far_weights_are_read_again_where_they_come_fast(name, slower, pays, monkeypatch):
+    if tile_beside(REGISTRY[name].n_gates)[0] != (5 if name == "gru" else 8):
+        pytest.skip("other tiles")
+    monkeypatch.setattr(caches, "_times", lambda name, dtype: (slower * 1e-12, 1e-12))
+    caches._far_is_fast.cache_clear()
+    assert caches.take_along(name, "float32", caches.sizes()["L2"])
+    assert caches.take_along(name, "float32", caches.sizes()["L2"] + 1) == pays
+    caches._far_is_fast.cache_clear()
+
+
+@CELL
+def test_reading_and_computing_are_measured(name):
+    reading, computing = caches._times(name, "float32")
+    assert 1e-13 < computing < 1e-8 and 1e-12 < reading < 1e-7
 
 
 def test_long_calls_are_cut_into_short_ones(monkeypatch):

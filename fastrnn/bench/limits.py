@@ -6,7 +6,6 @@ floor = max(flops / peak, steps * Σ bytes of recurrent weights / bandwidth of t
 import time
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,6 @@ _DEPTH = 256  # terms of a sum in the test of the peak
 _SECONDS, _TURNS = 0.02, 12
 _PAUSE = 0.02  # seconds between turns: a neighbour that takes a core for a moment does not spoil them all
 _MOST = 16 << 20  # bytes that a test of a cache reads
-_USUAL = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}  # bytes, where the system does not tell
-_SYSTEM = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 @dataclass(frozen=True)
@@ -60,26 +57,13 @@ def describe(limit: dict[str, Any]) -> str:
     return f"{limit['gflops']:.0f} GFLOP/s; reading weights, GB/s: {read}"
 
 
-def caches() -> dict[str, int]:
-    """Level -> bytes, of the first core."""
-    found = dict(_USUAL)
-    for index in sorted(_SYSTEM.glob("index*")) if _SYSTEM.is_dir() else ():
-        try:
-            kind, level = (index / "type").read_text().strip(), (index / "level").read_text().strip()
-            size = (index / "size").read_text().strip()
-        except OSError:
-            continue
-        if kind != "Instruction" and f"L{level}" in found and size[:-1].isdigit():
-            found[f"L{level}"] = int(size[:-1]) << {"K": 10, "M": 20}.get(size[-1], 0)
-    return found
-
-
 @cache
 def measure(dtype: str, threads: int) -> Limits:
     """Measure them: three seconds or so."""
+    from fastrnn.cpu import caches
     from fastrnn.cpu.target import lanes, panels_at_once, tile_rows
 
-    held = caches()
+    held = caches.sizes()
     # a cache that threads share holds a part for each
     sizes = {"L1": held["L1"], "L2": held["L2"], "L3": held["L3"] // threads}
     item = np.dtype(dtype).itemsize

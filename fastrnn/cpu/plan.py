@@ -6,6 +6,7 @@ from typing import NamedTuple
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array
 from fastrnn.cpu import compiled, gemm, loops
+from fastrnn.cpu.caches import take_along
 from fastrnn.cpu.kernel import Task
 from fastrnn.cpu.lending import Plan, Work
 from fastrnn.cpu.memory import Block, Layout, Pieces, spread
@@ -120,7 +121,9 @@ class Forward(_Loop):
         super().__init__(Layout(memory | ({} if keep else states)))
         # a single row's weights that come from a cache, but not from near
         weights, panels = G * H * H * ITEMSIZE[dtype], -(-H // (panel_vectors(G) * L))
-        beside = tile_beside(G)[0] if I == H and _TAKES_ALONG < weights < _LAST_CACHE // 2 else 0
+        waits = N == 1 and I == H and _TAKES_ALONG < weights < _LAST_CACHE // 2
+        mine = weights // team.size if team.by_units else weights
+        beside = tile_beside(G)[0] if waits and take_along(cell.name, dtype, mine) else 0
         self.task = compiled.task(
             "forward", cell.name, dtype, loops.FORWARD, **sizes_of(N, H, dtype, G), I=I, x_run=run_of(I, block_depth(G)),
             near=max(_LEAST_NEAR, near_numbers(dtype) // max(1, H + I)), ends=self.ends, reverse=reverse, keep=keep,
