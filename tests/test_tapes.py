@@ -114,7 +114,7 @@ def test_training_from_several_threads(name):
 
 
 @names
-def test_threads_may_change_between_forward_and_backward(name, monkeypatch):
+def test_threads_may_change_between_forward_and_backward(name):
     layer, x, dy = LAYERS[name](64, 64, rng=0), numbers(100, 8, 64), numbers(100, 8, 64)
     result, seen = wanted(layer, x, dy), []
     for before, after in ((2, 1), (1, 2), (2, 2), (1, 1)):
