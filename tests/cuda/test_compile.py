@@ -154,7 +154,7 @@ def kernels(dtype):
     if target.ITEM[dtype] == 2:
         yield from by_tensor_cores(dtype, q, table, real, stored, batch)
     name = real.dtype.name
-    for a, b in {(dtype, dtype), (name, dtype), (name, name)}:
+    for a, b in dict.fromkeys([(dtype, dtype), (name, dtype), (name, name)]):
         arguments = (told(gemm.Product), array(a), array(b), array(b), real)
         for square in target.SQUARES:
             yield f"multiply{square.side}-{a}-{b}", f"multiply{square.side}", gemm.multiply(a, b, square), arguments
@@ -162,7 +162,7 @@ def kernels(dtype):
     yield "gather", "move", moves.gather(), (q, batch, table, stored)
     yield "scatter", "move", moves.scatter(dtype), (q, I64, real, table, batch)
     yield "clear", "move", moves.clear(dtype), (q, I64, table, batch)
-    for source, to in {(dtype, name), (name, dtype), (dtype, dtype)}:
+    for source, to in dict.fromkeys([(dtype, name), (name, dtype), (dtype, dtype)]):
         yield f"convert-{source}-{to}", "move", moves.convert(source, to), (I64, I64, array(source), array(to), I64)
     if dtype == "float32":
         yield from strided(q, stored, real, table)
