@@ -1,6 +1,7 @@
 """Layers in service: short calls, weights packed once (Frozen), and one time step at a time (Stream)."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -168,25 +169,30 @@ class Stream:
     def __init__(self, layer: Any, prepared: Any, batch_size: int):
         _check_one_way(layer)
         work, cell = layer._place.backend, REGISTRY[layer._cell]
-        self._stages = [work.stream(cell, stage[0], batch_size) for stage in prepared]
+        self._stages = stages = [work.stream(cell, stage[0], batch_size) for stage in prepared]
         self._memory, self._shape = cell.memory, (batch_size, layer.input_size)
+        # what every step needs, which takes microseconds
+        self._first, self._above, y = stages[0], list(pairwise(stages)), stages[-1].y
+        self._y = {1: y[0], 2: y}
 
     def step(self, x_t, out=None):
         """One step. x_t : (N, I), or (I,) for one row; out : where y_t goes, (N, H) or (H,), a new array by default."""
-        first, last = self._stages[0], self._stages[-1]
-        if type(x_t) is not np.ndarray or x_t.dtype != first.x.dtype:
+        first = self._first
+        kind = first.x.dtype
+        if type(x_t) is not np.ndarray or (x_t.dtype is not kind and x_t.dtype != kind):
             x_t = from_any("x_t", x_t)
-            x_t = as_array("x_t", x_t, ("I",) if x_t.ndim == 1 else ("N", "I"), first.x.dtype)
+            x_t = as_array("x_t", x_t, ("I",) if x_t.ndim == 1 else ("N", "I"), kind)
         if x_t.shape != self._shape and not (self._shape[0] == 1 and x_t.shape == self._shape[1:]):
             raise ValueError(f"x_t: got shape {x_t.shape}, wanted {self._shape}")
-        y = last.y if x_t.ndim == 2 else last.y[0]
-        if out is not None and (type(out) is not np.ndarray or out.shape != y.shape or out.dtype != y.dtype):
-            raise ValueError(f"out: got {getattr(out, 'dtype', type(out))} {np.shape(out)}, wanted {y.dtype} {y.shape}")
-        if out is not None and not out.flags.writeable:
-            raise ValueError("out: got a read-only array, wanted one that can be written")
+        y = self._y[x_t.ndim]
+        if out is not None:
+            if type(out) is not np.ndarray or out.shape != y.shape or (out.dtype is not kind and out.dtype != kind):
+                raise ValueError(f"out: got {getattr(out, 'dtype', type(out))} {np.shape(out)}, wanted {kind} {y.shape}")
+            if not out.flags.writeable:
+                raise ValueError("out: got a read-only array, wanted one that can be written")
         first.x[...] = x_t
         first.step()
-        for below, stage in zip(self._stages, self._stages[1:], strict=False):
+        for below, stage in self._above:
             stage.x[...] = below.y
             stage.step()
         if out is None:

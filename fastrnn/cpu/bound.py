@@ -60,11 +60,11 @@ class _Inference(_Call):
         self._alive = (edges, lookup)
 
     def _launch(self, words) -> None:
-        size = self._team.size
-        if size > 1:
-            size = min(size, get_num_threads())  # which may be fewer by now
-        if self._team.by_units:
-            self._work.control[:] = 0
+        team, size = self._team, 1
+        if team.size > 1:
+            size = min(team.size, get_num_threads())  # which may be fewer by now
+            if team.by_units:
+                self._work.control[:] = 0
         launch(self._address, words, size)
 
 
