@@ -132,7 +132,7 @@ def test_a_short_call_uses_the_threads_that_are_allowed_by_then(monkeypatch):
     assert teams == [1, 2, 1]
 
 
-# seconds that two threads take to meet: cores that share a cache, that of one chip, others
+# seconds that two threads take to meet: on cores that share a cache, on others of one chip, elsewhere
 MEETINGS = (8e-8, 2.3e-7, 3.6e-7)
 # step of an LSTM: N, H; what the threads divide then
 DIVIDED = {(1, 32): (None, None, None), (1, 128): ("units", "units", None), (1, 512): ("units",) * 3,

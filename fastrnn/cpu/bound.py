@@ -136,7 +136,7 @@ class Training(_Call):
         self._backward = Plan(self._connected)
 
     def outgrown(self) -> bool:
-        return get_num_threads() != self._threads or super().outgrown() or self.plan_of_backward() is None
+        return super().outgrown() or self.plan_of_backward() is None
 
     def forward(self, x: Array, loan: Any) -> tuple[Array, Array, Array | None, Tape]:
         """loan : of this call, for the tape, which must not be overwritten while somebody has it"""

@@ -54,6 +54,7 @@ class Choice:
 
 
 _ALONE, _ALWAYS = Team(1, False), float("inf")
+_NO_OTHERS = Choice(((_ALWAYS, _ALONE),))
 
 
 def choose(N: int, G: int, H: int, K: int, steps: int, dtype: str, panel: int, most: int, *, keep: bool = False) -> Choice:
@@ -64,7 +65,7 @@ def choose(N: int, G: int, H: int, K: int, steps: int, dtype: str, panel: int, m
     panels = -(-padded(H, dtype) // (lanes(dtype) * panel))
     step_flops = 2.0 * N * G * H * K
     if most == 1 or step_flops * steps < (4 if keep else 1) * LEAST.call:
-        return Choice(((_ALWAYS, _ALONE),))
+        return _NO_OTHERS
     by_rows = _by_rows(min(N, most), step_flops)
     rows = (2 if G * H * K <= _NEAR_WEIGHTS else 4) * most
     if rows <= N or panels < most or step_flops < LEAST.units:
@@ -76,10 +77,10 @@ def _by_rows(size: int, step_flops: float) -> Choice:
     """The choice of threads that divide so many rows of a step, where they pay."""
     team = Team(size, False)
     if size == 1 or step_flops < LEAST.rows:
-        return Choice(((_ALWAYS, _ALONE),))
+        return _NO_OTHERS
     if step_flops >= LEAST.rows_apart:
         return Choice(((_ALWAYS, team),))
-    return Choice(((_ONE_CHIP, team), (_ALWAYS, _ALONE)))
+    return Choice(((_ONE_CHIP, team), *_NO_OTHERS.teams))
 
 
 def _by_units(most: int, step_flops: float, otherwise: Choice) -> Choice:
@@ -97,7 +98,7 @@ def worth(flops: float, steps: int, rows: int, units: bool = False) -> Team:
         if rows >= most and flops >= LEAST.program_rows:
             return Team(most, False)
         if units and flops >= LEAST.program_units:
-            return _by_units(most, flops, _by_rows(1, flops)).now()
+            return _by_units(most, flops, _NO_OTHERS).now()
     return _ALONE
 
 
