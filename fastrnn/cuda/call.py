@@ -11,8 +11,8 @@ from fastrnn.cuda import gemm, moves
 from fastrnn.cuda.kinds import NUMBA, Numba, kind_of, stream_of
 from fastrnn.cuda.launching import Grid, current_device, fill, launch
 from fastrnn.cuda.plan import Cut
-from fastrnn.cuda.rows import Rows
-from fastrnn.cuda.scalars import real_name
+from fastrnn.cuda.rows import Loop, Rows
+from fastrnn.cuda.scalars import bits_of, real_name
 from fastrnn.cuda.target import ELEMENTWISE, SIMULATED, SQUARES, Square
 from fastrnn.cuda.tiles import Tile
 
@@ -40,23 +40,28 @@ class Call:
         """New memory as kernels see it."""
         return self.view(self.empty((max(size, 1),), dtype))
 
-    def passed(self, cut: Cut, kept: Any, rows: int, K: int, dtype: str) -> Any:
+    def passed(self, cut: Cut, rows: Rows, kept: Any, K: int, dtype: str) -> Any:
         """Memory through which a loop's blocks pass rows of K numbers, missing (all-ones) until they are written: what the
         loop keeps of them anyway, or memory of their own."""
         tile = cut.form.tile
         if isinstance(tile, Tile):
             self.fill(kept, -1)
             return kept if tile.each == 1 else kept.view(np.int64)
-        width = tile.width(K)
-        own = self.room(rows * width, dtype).view(np.int16)
+        total, width = rows.steps * cut.groups * tile.place_for(rows.N, cut.groups), tile.width(K)
+        own = self.room(total * width, dtype).view(bits_of(dtype))
         self.fill(own, -1)
         if width > K:
-            self.each(moves.clear_behind(), rows * (width - K), rows, K, width, own)
+            self.each(moves.clear_behind(tile), total * (width - K), total, K, width, own)
         return own
 
-    def weights(self, cut: Cut, w: Any) -> Any:
+    def told(self, cut: Cut, rows: Rows, H: int, K: int, given: bool) -> Loop:
+        """What a loop's kernel is told of the batch, of whose rows blocks pass each other K numbers."""
+        tile = cut.form.tile
+        return rows.loop(H, cut.groups, given, tile.width(K), tile.place_for(rows.N, cut.groups))
+
+    def weights(self, cut: Cut, w: Any, dtype: str) -> Any:
         """A loop's weights as its blocks read them."""
-        return w.view(np.int16) if cut.form.tile.apart else w
+        return w.view(bits_of(dtype)) if cut.form.tile.apart else w
 
     def fill(self, memory: Any, word: int) -> None:
         """Every 32 bits of it."""

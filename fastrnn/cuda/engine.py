@@ -63,14 +63,13 @@ def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, kee
     w_ih, w_hh = call.flat(weights.w_ih), call.flat(weights.w_hh)
     call.multiply(q, xs, dtype, w_ih, dtype, None if weights.b_ih is None else call.view(weights.b_ih), sums)
     plan = forward_cut(limits(call.number), cell.name, dtype, N, H)
-    tile = plan.form.tile
-    kept = call.room(_kept(cell, rows, H, keep, tile.apart), real)
+    kept = call.room(_kept(cell, rows, H, keep, plan.form.tile.apart), real)
     if total:
         given = weights.b_hh is not None
-        passed = call.passed(plan, kept[: total * H], total, H, dtype)
+        passed = call.passed(plan, rows, kept[: total * H], H, dtype)
         call.launch_loop(
             loops.forward(cell.name, dtype, plan.form, keep), plan,
-            rows.loop(H, plan.groups, given, tile.width(H)), call.weights(plan, w_hh),
+            call.told(plan, rows, H, H, given), call.weights(plan, w_hh, dtype),
             call.view(weights.b_hh) if given else w_hh, sums, kept, passed, tables, call.flat(state), call.view(y),
         )  # fmt: skip
     tape = None
@@ -132,11 +131,10 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     d = call.room(of_sums + size, real)
     plan = backward_cut(limits(call.number), dtype, N, H, G * H)
     if total:
-        width = plan.form.tile.width(G * H)
-        passed = call.passed(plan, d[of_sums : of_sums + size], total, G * H, dtype)
+        passed = call.passed(plan, rows, d[of_sums : of_sums + size], G * H, dtype)
         call.launch_loop(
             loops.backward(cell.name, dtype, plan.form), plan,
-            rows.loop(H, plan.groups, dy is not None, width), call.weights(plan, tape.w_hh), tape.kept, tape.tables,
+            call.told(plan, rows, H, G * H, dy is not None), call.weights(plan, tape.w_hh, dtype), tape.kept, tape.tables,
             call.flat(state), call.view(tape.like if dy is None else dy), d, passed,
         )  # fmt: skip
     elif not cell.memory:

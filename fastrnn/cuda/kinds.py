@@ -218,13 +218,11 @@ class Torch(CuPy):
         return owner.as_strided(shape, steps, start)
 
     def multiply(self, a, b, bias, c):
-        torch = sys.modules["torch"]
-        if a.dtype == c.dtype and bias is not None:
-            torch.addmm(bias, a, b, out=c)
-            return
-        torch.mm(a, b, out=c, **({} if a.dtype == c.dtype else {"out_dtype": c.dtype}))
-        if bias is not None:
-            c += bias
+        torch, wider = sys.modules["torch"], {} if a.dtype == c.dtype else {"out_dtype": c.dtype}
+        if bias is None:
+            torch.mm(a, b, out=c, **wider)
+        else:
+            torch.addmm(bias, a, b, out=c, **wider)
 
     def add_rows(self, a, into):
         into.copy_(a.sum(0))

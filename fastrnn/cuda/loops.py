@@ -9,7 +9,7 @@ rows of all steps lie one after another ("packed", `tables` says where).
     tables   first packed row of each step, (steps + 1); sorted row -> row, (N); lengths of the sorted rows, (N)
     kept     hs, cs, saved: the states before a step and what the cell keeps, packed; for no tape hs and the c of one step
     passed   what blocks read of each other, rows of `q.width`: hs or a part of d, the same memory, perhaps as words of two
-             numbers; or, for tensor cores, memory of its own, of 16 bits
+             numbers; or, for tensor cores, memory of its own in their order
     state    (2, N, H) the first state, replaced by the last; in backward the gradients, from the last to the first
 """
 
@@ -20,7 +20,7 @@ from numba import cuda
 
 from fastrnn.cells import REGISTRY
 from fastrnn.cuda import fragments, product
-from fastrnn.cuda.rows import row_of
+from fastrnn.cuda.rows import of_group, row_of
 from fastrnn.cuda.scalars import adder, device, exchange, loader, place, put, reader, real_of, storer, text, writer
 from fastrnn.cuda.tiles import Fragments
 
@@ -31,12 +31,6 @@ def slice_of(H):
     size = (H + cuda.gridDim.x - 1) // cuda.gridDim.x
     first = cuda.blockIdx.x * size
     return first, max(min(size, H - first), 0)
-
-
-@device
-def of_group(count, groups):
-    """How many of the first `count` sorted rows are this block's."""
-    return (count - cuda.blockIdx.y + groups - 1) // groups
 
 
 def multiplier_of(form, dtype):
@@ -61,13 +55,15 @@ def forward_units(cell, dtype, apart, keep, leave):
         return packed, following, total, total
 
     @device
-    def begin(q, kept, passed, tables, state, first, own):
+    def begin(q, kept, here, tables, state, first, own):
         before, _, c_before, _ = places(q, tables[q.steps], 0, 0)
-        for i in range(cuda.threadIdx.x, of_group(q.N, q.groups) * own, cuda.blockDim.x):
-            row, unit = cuda.blockIdx.y + i // own * q.groups, first + i % own
+        group = cuda.blockIdx.y
+        for i in range(cuda.threadIdx.x, of_group(q.N, q.groups, group) * own, cuda.blockDim.x):
+            r, unit = i // own, first + i % own
+            row = group + r * q.groups
             n, end = row_of(q, tables, row)
             if end > 0:
-                leave(passed, row * q.width + unit, state[n * q.H + unit])
+                leave((here, r), unit, state[n * q.H + unit])
                 kept[(before + row) * q.H + unit] = written(state[n * q.H + unit])
                 if memory:
                     kept[(c_before + row) * q.H + unit] = state[(q.N + n) * q.H + unit]
@@ -81,13 +77,13 @@ def forward_units(cell, dtype, apart, keep, leave):
         return n, end, x, load_gates(b, unit if q.given else 0, q.H if q.given else 0), c_prev
 
     @device
-    def finish(q, s, at, row, packed, following, unit, u, known, kept, passed, tables, state, y):
+    def finish(q, s, at, row, packed, unit, u, known, kept, passed_row, tables, state, y):
         """One unit of one row: its sums -> h, c, what is kept."""
         n, end, x, bias, c_prev = known
         H = q.H
         h, c, tape = advance(x, add(u, bias) if q.given else u, c_prev)
         if s + 1 < end:
-            leave(passed, (following + row) * q.width + unit, h)  # first: others wait for it
+            leave(passed_row, unit, h)  # first: others wait for it
             kept[place((at[1] + row) * H + unit)] = written(h)
             if memory:
                 kept[place((at[3] + row) * H + unit)] = c
@@ -106,7 +102,7 @@ def forward(name, dtype, form, keep):
     """The forward loop of a cell, for a form (its tile, and where the weights are), with a tape or not."""
     tile, held, real_type = form.tile, form.held, np.dtype(real_of(dtype))
     R, columns = tile.rows, tile.columns
-    take, product, sums_of, leave, room_type, behind, own_type = multiplier_of(form, dtype)
+    take, rows_of, product, sums_of, leave, room_type, behind, own_type = multiplier_of(form, dtype)
     places, begin, gather, finish = forward_units(REGISTRY[name], dtype, tile.apart, keep, leave)
 
     @cuda.jit
@@ -116,41 +112,37 @@ def forward(name, dtype, form, keep):
         first, own = slice_of(q.H)
         room, own_room = cuda.shared.array(0, room_type)[behind:], cuda.local.array(held, own_type)
         weights, weights_first, gate_step = take(w, room, own_room, q.H, first, own, q.H)
-        begin(q, kept, passed, tables, state, first, own)
-        cuda.syncthreads()
         packed, following = 0, tables[min(1, q.steps)]
+        here = rows_of(q, 0, packed, group, passed)
+        begin(q, kept, here, tables, state, first, own)
+        cuda.syncthreads()
         for s in range(q.steps):
-            mine = of_group(following - packed, q.groups)
+            mine = of_group(following - packed, q.groups, group)
             if mine <= 0:
                 break
             upcoming = tables[place(min(s + 2, q.steps))]
+            there = rows_of(q, s + 1, following, group, passed)
             at = places(q, tables[q.steps], packed, following)
             for r0 in range(0, mine, R):
                 for u0 in range(0, own, columns):
                     row, unit = group + min(r0 + r, mine - 1) * q.groups, first + min(u0 + j, own - 1)
                     # on its way while the product is computed
                     known = gather(q, at, row, packed, unit, b, a, kept, tables)
-                    product(
-                        weights, weights_first, gate_step, own, u0, q.H, passed, (packed + group + r0 * q.groups) * q.width,
-                        q.groups * q.width, mine - 1 - r0, pool,
-                    )  # fmt: skip
+                    product(weights, weights_first, gate_step, own, u0, q.H, here, r0, mine - 1 - r0, pool)
                     if r < R and r0 + r < mine and u0 + j < own:
                         u = sums_of(pool, j, r)
-                        finish(q, s, at, row, packed, following, unit, u, known, kept, passed, tables, state, y)
+                        finish(q, s, at, row, packed, unit, u, known, kept, (there, r0 + r), tables, state, y)
                     cuda.syncthreads()  # what a block reads of its own must not wait behind the reading
-            packed, following = following, upcoming
+            packed, following, here = following, upcoming, there
 
     return forward_loop
 
 
-@cache
-def backward(name, dtype, form):
-    """The backward loop of a cell: from dy and the tape to `d`, the gradients of both sides' sums, packed (G H) each."""
-    cell, real, tile, held = REGISTRY[name], real_of(dtype), form.tile, form.held
-    G, K, R, columns, memory, shared = cell.n_gates, cell.n_tape, tile.rows, tile.columns, cell.memory, cell.shares_gradient
-    retreat, load, real_type = text(cell.backward, real), loader(dtype), np.dtype(real)
-    tape_of, written = reader(K), exchange(real).written
-    take, product, sums_of, leave, room_type, behind, own_type = multiplier_of(form, dtype)
+def backward_units(cell, dtype, leave):
+    """The same of the backward loop: what a step of one unit of one row needs besides its product, and the step after it."""
+    real, load, written = real_of(dtype), loader(dtype), exchange(real_of(dtype)).written
+    G, K, memory, shared = cell.n_gates, cell.n_tape, cell.memory, cell.shares_gradient
+    retreat, tape_of, zero = text(cell.backward, real), reader(K), real(0)
 
     @device
     def put_written(array, at, x):
@@ -159,23 +151,47 @@ def backward(name, dtype, form):
     write, leave_all = writer(G, put_written), writer(G, leave)
 
     @device
-    def step(q, s, row, unit, kept, tables, state, dy, d, passed):
-        """One unit of one row: the gradients of its h and c -> those of its sums and of the c before."""
-        N, H, total = q.N, q.H, tables[q.steps]
+    def gather(q, s, row, unit, kept, tables, state, dy):
+        """The row, the gradient that y has of its own, that of c, c before the step, what the cell kept."""
+        total, packed = tables[q.steps], tables[place(s)] + row
         n, end = row_of(q, tables, row)
-        packed = tables[s] + row
-        at, c_at = place(n * H + unit), place((N + n) * H + unit)
-        dh = state[at]
-        if q.given:
-            dh += load(dy[place(end - 1 - s if q.reverse else s), place(n), place(unit)])
-        c_prev = kept[place(((total if memory else 0) + packed) * H + unit)]
-        tape = tape_of(kept, ((1 + memory) * total + packed * K) * H + unit, H)
-        dx, du, dc = retreat(dh, state[c_at], c_prev, tape)
-        leave_all(passed, packed * q.width + unit, H, dx if shared else du)  # first: others wait for them
+        of_y = load(dy[place(end - 1 - s if q.reverse else s), place(n), place(unit)]) if q.given else zero
+        c_prev = kept[place(((total if memory else 0) + packed) * q.H + unit)]
+        tape = tape_of(kept, ((1 + memory) * total + packed * K) * q.H + unit, q.H)
+        return n, of_y, state[place((q.N + n) * q.H + unit)], c_prev, tape
+
+    @device
+    def finish(q, s, row, unit, dh, known, tables, state, d, passed_row):
+        """The gradients of h and c after the step -> those of its sums and of the c before."""
+        H, packed = q.H, tables[place(s)] + row
+        n, of_y, dc, c_prev, tape = known
+        dx, du, dc = retreat(dh + of_y, dc, c_prev, tape)
+        leave_all(passed_row, unit, H, dx if shared else du)  # first: others wait for them
         write(d, packed * G * H + unit, H, dx)
         if not shared:
-            write(d, (total + packed) * G * H + unit, H, du)
-        state[c_at] = real(dc)
+            write(d, (tables[q.steps] + packed) * G * H + unit, H, du)
+        state[place((q.N + n) * H + unit)] = real(dc)
+
+    return gather, finish
+
+
+@cache
+def backward(name, dtype, form):
+    """The backward loop of a cell: from dy and the tape to `d`, the gradients of both sides' sums, packed (G H) each."""
+    cell, tile, held, real_type = REGISTRY[name], form.tile, form.held, np.dtype(real_of(dtype))
+    G, R, columns, memory = cell.n_gates, tile.rows, tile.columns, cell.memory
+    take, rows_of, product, sums_of, leave, room_type, behind, own_type = multiplier_of(form, dtype)
+    gather, finish = backward_units(cell, dtype, leave)
+
+    @device
+    def begin(q, s, done, count, first, own, kept, tables, state, dy, d, here):
+        """Rows whose last step s is, the block's from `done` on: the gradients of their h are those of the last state."""
+        for i in range(cuda.threadIdx.x, (count - done) * own, cuda.blockDim.x):
+            r, unit = done + i // own, first + i % own
+            row = cuda.blockIdx.y + r * q.groups
+            known = gather(q, s, row, unit, kept, tables, state, dy)
+            dh = state[place(known[0] * q.H + unit)]
+            finish(q, s, row, unit, dh, known, tables, state, d, (here, r))
 
     @cuda.jit
     def backward_loop(q, w, kept, tables, state, dy, d, passed):
@@ -185,26 +201,31 @@ def backward(name, dtype, form):
         first, own = slice_of(q.H)
         room, own_room = cuda.shared.array(0, room_type)[behind:], cuda.local.array(held, own_type)
         weights, weights_first, gate_step = take(w, room, own_room, q.H, first, own, width)
+        done = 0
         for s in range(q.steps - 1, -1, -1):
-            packed = tables[s]
-            mine = of_group(tables[s + 1] - packed, q.groups)
-            if mine <= 0:
-                continue
-            for i in range(thread, mine * own, threads):
-                step(q, s, group + i // own * q.groups, first + i % own, kept, tables, state, dy, d, passed)
-            cuda.syncthreads()  # as in forward_loop
+            mine = of_group(tables[s + 1] - tables[s], q.groups, group)
+            here = rows_of(q, s, tables[s], group, passed)
+            if mine > done:
+                begin(q, s, done, mine, first, own, kept, tables, state, dy, d, here)
+                cuda.syncthreads()  # as in forward_loop
+                done = mine
+            before = max(s - 1, 0)
+            there = rows_of(q, before, tables[place(before)], group, passed)
             for r0 in range(0, mine, R):
                 for u0 in range(0, own, columns):
-                    product(
-                        weights, weights_first, gate_step, own, u0, width,
-                        passed, (packed + group + r0 * q.groups) * q.width, q.groups * q.width, mine - 1 - r0, pool,
-                    )  # fmt: skip
+                    row, unit = group + min(r0 + r, mine - 1) * q.groups, first + min(u0 + j, own - 1)
+                    # on its way while the product is computed
+                    known = gather(q, before, row, unit, kept, tables, state, dy)
+                    product(weights, weights_first, gate_step, own, u0, width, here, r0, mine - 1 - r0, pool)
                     if r < R and r0 + r < mine and u0 + j < own:
-                        n, _ = row_of(q, tables, group + (r0 + r) * q.groups)
-                        state[place(n * q.H + first + u0 + j)] = sums_of(pool, j, r)[0]
-                    cuda.syncthreads()  # other threads of the block read it
+                        dh = sums_of(pool, j, r)[0]
+                        if s > 0:
+                            finish(q, before, row, unit, dh, known, tables, state, d, (there, r0 + r))
+                        else:
+                            state[place(known[0] * q.H + unit)] = dh
+                    cuda.syncthreads()
         if not memory:  # h's gradient by way of c, which is h
-            for i in range(thread, of_group(q.N, q.groups) * own, threads):
+            for i in range(thread, of_group(q.N, q.groups, group) * own, threads):
                 n, _ = row_of(q, tables, group + i // own * q.groups)
                 at = n * q.H + first + i % own
                 state[at] += state[q.N * q.H + at]

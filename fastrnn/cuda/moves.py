@@ -4,6 +4,7 @@ from functools import cache
 
 from numba import cuda
 
+from fastrnn.cuda import fragments
 from fastrnn.cuda.rows import row_of
 from fastrnn.cuda.scalars import functions, loader, real_of, storer
 
@@ -62,14 +63,15 @@ def clear(dtype):
 
 
 @cache
-def clear_behind():
-    """Zeros behind the first K of `width` numbers of each row."""
+def clear_behind(tile):
+    """Zeros behind the first K of `width` numbers of rows that blocks pass each other, for a tile of fragments.py."""
+    number = fragments.number_of(tile)
 
     @cuda.jit
     def clear_behind_kernel(rows, K, width, into):
         rest = width - K
         for i in range(cuda.grid(1), rows * rest, cuda.gridsize(1)):
-            into[i // rest * width + K + i % rest] = 0
+            into[number(0, width, i // rest, K + i % rest)] = 0
 
     return clear_behind_kernel
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from fastrnn.cuda.devices import Limits
 from fastrnn.cuda.scalars import real_name
 from fastrnn.cuda.target import ITEM, backward_tiles, forward_tiles
-from fastrnn.cuda.tiles import LANES, REGISTERS, SHARED, STREAMED, Fragments, Tile, power_of_two
+from fastrnn.cuda.tiles import LANES, REGISTERS, SHARED, STREAMED, Fragments, Tile
 
 # clocks (1.755 GHz), measured on an H100
 _REACH = 1300  # from a block's writing a number until another has read it
@@ -14,11 +14,12 @@ _BARRIER = 3500  # of a decoder: the same by way of a counter, and what was writ
 _LOAD = 100  # for each load of the rows by a thread
 _STREAM = 23  # bytes of weights a clock and block out of the second-level cache, all blocks reading
 _SUMMING = 1500  # of a pass, besides its products and loads
-# of tensor cores, not measured yet
-_INSTRUCTION = 1.6  # of a block's, one after another
-_ROWS = 15  # bytes of rows a clock and block, all blocks reading
+# of tensor cores
+_INSTRUCTION = {4: 1.6, 2: 5.3}  # of a block's, one after another, by the numbers of a word
+_ROWS = 25  # bytes of rows a clock and block, all blocks reading
 _PARTS = 900  # of a pass, besides these
 
+_MANY = 8  # rows from which on three products of tensor cores take less than one of single precision
 _UNROLLED = 64  # turns of a loop that the compiler unrolls, as numbers in registers ask for
 
 
@@ -48,13 +49,18 @@ class Cut(NamedTuple):
 
 @lru_cache(1024)
 def forward_cut(limit: Limits, name: str, dtype: str, N: int, H: int) -> Cut:
-    return _best(limit, forward_tiles(name, dtype, limit.tensor), dtype, N, H, H)
+    return _best(limit, forward_tiles(name, dtype, by_tensor_cores(limit, dtype, N)), dtype, N, H, H)
 
 
 @lru_cache(1024)
 def backward_cut(limit: Limits, dtype: str, N: int, H: int, K: int) -> Cut:
     """K : terms of a sum"""
-    return _best(limit, backward_tiles(dtype, limit.tensor), dtype, N, H, K)
+    return _best(limit, backward_tiles(dtype, by_tensor_cores(limit, dtype, N)), dtype, N, H, K)
+
+
+def by_tensor_cores(limit: Limits, dtype: str, N: int) -> bool:
+    """Whether they multiply, which gives a sum other bits: by the type and the batch alone, whatever the cut."""
+    return limit.tensor and (ITEM[dtype] == 2 or (dtype == "float32" and N >= _MANY))
 
 
 class Map(NamedTuple):
@@ -93,20 +99,19 @@ def _best(limit: Limits, tiles: list[Tile] | list[Fragments], dtype: str, N: int
         groups = max(min(limit.blocks // slices, N), 1)
         for tile in tiles:
             for where in (REGISTERS, SHARED, STREAMED):
-                cut = cut_of(tile, where, dtype, H, K, slices, groups)
+                cut = cut_of(tile, where, dtype, N, H, K, slices, groups)
                 if fits(limit, cut, dtype, H, K):
                     clocks = _step(cut, dtype, size, -(-N // groups), K) + (_REACH if slices > 1 else 0)
                     found.append((clocks, slices, cut))
     return min(found, key=lambda one: one[:2])[-1]
 
 
-def cut_of(tile: Tile | Fragments, where: str, dtype: str, H: int, K: int, slices: int, groups: int) -> Cut:
-    tile = tile.reading(K, dtype, where)
+def cut_of(tile: Tile | Fragments, where: str, dtype: str, N: int, H: int, K: int, slices: int, groups: int) -> Cut:
+    tile = tile.reading(K, dtype, where, -(-N // groups))
     shared = tile.room * ITEM[real_name(dtype)]
     if where == SHARED:
         shared += tile.weights_room(-(-H // slices), K, dtype)
-    # few different numbers of terms, since each has a kernel of its own
-    terms = power_of_two(tile.turns(K)) if where == REGISTERS else 0
+    terms = tile.held_terms(K) if where == REGISTERS else 0
     return Cut(slices, groups, Form(tile, where, terms), shared)
 
 
@@ -139,9 +144,10 @@ def _step(cut: Cut, dtype: str, size: int, rows: int, K: int) -> float:
 
 def _step_of_fragments(tile: Fragments, where: str, size: int, rows: int, K: int) -> float:
     over_units, over_rows = -(-size // tile.columns), -(-rows // tile.rows)
-    words = tile.warps * tile.turns(K) * tile.weights  # of a warp, as those of rows
-    time = words * max(tile.instructions * _INSTRUCTION, 2 if where == SHARED else 0)  # 256 bytes by 128 a clock
-    time += min(rows, tile.rows) * tile.width(K) * 2 / _ROWS
+    turns = tile.warps * tile.turns(K)
+    words = turns * tile.weights  # of a warp, as those of rows
+    time = max(turns * tile.pairs * tile.words * _INSTRUCTION[tile.numbers], words * 2 if where == SHARED else 0)
+    time += min(rows, tile.rows) * tile.width(K) * 8 / tile.numbers / _ROWS
     time += tile.room / LANES * 2 + _PARTS  # written and read
     if where == STREAMED:
         time += words * LANES * 8 / _STREAM

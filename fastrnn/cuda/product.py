@@ -20,9 +20,10 @@ class Multiplier(NamedTuple):
     """How a loop's blocks multiply: device functions, and types of memory."""
 
     take: Any  # (w, room, own_room, H, first, own, K) -> where a block's weights are now: three arguments for
-    product: Any  # (..., own, u0, K, v, start, step, last, pool): the sums of one pass, see `product_of`
+    rows: Any  # (q, s, packed, group, v) -> where, of a step whose first row is `packed`, a group's are in `passed`
+    product: Any  # (..., own, u0, K, rows, r0, last, pool): the sums of one pass, of its rows r0 to r0 + last at most
     sums_of: Any  # (pool, j, r) -> those of unit j and row r of the pass, one for each gate
-    leave: Any  # (v, i, x): a number for other blocks, where those are memory of their own
+    leave: Any  # ((rows, r), k, x): number k of a row for other blocks, where those have memory of their own
     room: Any  # the type of weights in shared memory
     behind: int  # what else is there, in such numbers
     own_room: Any  # the type of weights in registers
@@ -40,12 +41,22 @@ def multiplier(form, dtype):
         return gates_of(pool, base + j * G * R + r, R)
 
     @device
-    def nothing(v, i, x):
+    def rows_of(q, s, packed, group, v):
+        """The memory, the first row and the distance of rows in it."""
+        return v, (packed + group) * q.width, q.groups * q.width
+
+    @device
+    def multiply(w, first, gate_step, own, u0, K, rows, r0, last, pool):
+        v, start, step = rows
+        product(w, first, gate_step, own, u0, K, v, start + r0 * step, step, last, pool)
+
+    @device
+    def nothing(row, k, x):
         """It is where the loop keeps it."""
 
     behind = tile.room * np.dtype(real).itemsize // stored.itemsize
     product = product_of(tile, dtype, form.terms, True)
-    return Multiplier(taker(form, dtype), product, sums_of, nothing, stored, behind, real)
+    return Multiplier(taker(form, dtype), rows_of, multiply, sums_of, nothing, stored, behind, real)
 
 
 @cache

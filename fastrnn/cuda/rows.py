@@ -20,6 +20,7 @@ class Loop(NamedTuple):
     reverse: int = 0
     given: int = 0  # forward: whether there is a b_hh; backward: a dy
     width: int = 0  # numbers of a row that blocks pass each other
+    room: int = 0  # for how many of a group's there is memory, where that is memory of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +40,8 @@ class Rows:
             return _dense(T, N, reverse)
         return _rows(lengths, True, reverse)
 
-    def loop(self, H: int, groups: int = 1, given: bool = False, width: int = 0) -> Loop:
-        return Loop(self.N, H, self.steps, groups, int(self.reverse), int(given), width)
+    def loop(self, H: int, groups: int = 1, given: bool = False, width: int = 0, room: int = 0) -> Loop:
+        return Loop(self.N, H, self.steps, groups, int(self.reverse), int(given), width, room)
 
 
 def _rows(lengths: Array, ragged: bool, reverse: bool) -> Rows:
@@ -60,3 +61,9 @@ def _dense(T: int, N: int, reverse: bool) -> Rows:
 def row_of(q, tables, row):
     """In a kernel: which row a sorted one is, and its length."""
     return tables[place(q.steps + 1 + row)], tables[place(q.steps + 1 + q.N + row)]
+
+
+@device
+def of_group(count, groups, group):
+    """In a loop: how many of a step's `count` rows are that group's: those from its number on, one in every `groups`."""
+    return (count - group + groups - 1) // groups

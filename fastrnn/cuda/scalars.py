@@ -115,6 +115,11 @@ def stored_as(dtype):
     return np.int16 if dtype == "bfloat16" else getattr(np, dtype)
 
 
+def bits_of(dtype):
+    """The type of integers of the same size."""
+    return np.dtype(f"i{np.dtype(stored_as(dtype)).itemsize}").type
+
+
 @cache
 def loader(dtype):
     """A stored number -> the same in the type of sums."""

@@ -55,7 +55,7 @@ def backward_tiles(dtype, tensor=False):
 
 
 def _tiles_of(gates, dtype, tensor):
-    return _fragments(gates) if tensor and ITEM[dtype] == 2 else _tiles(gates, dtype)
+    return _fragments(gates, 8 // ITEM[dtype]) if tensor and dtype != "float64" else _tiles(gates, dtype)
 
 
 def held(capability):
@@ -79,7 +79,9 @@ def _tiles(gates, dtype):
     return [Tile(WARPS, u, gates, n, max(_LOADS, n), parts) for u, n in fitting]
 
 
-def _fragments(gates):
+def _fragments(gates, numbers):
     most = 32 * WARPS  # units of rows: a thread each
     sizes = ((u, n) for u in (2, 4, 8, 16, 32) for n in (8, 16, 32) if u * n <= most)
-    return [tile for u, n in sizes if (tile := Fragments(WARPS, u, gates, n)).sums <= 64]
+    tiles = (Fragments(WARPS, u, gates, n, numbers, n) for u, n in sizes)
+    # what a lane has in registers, and what the compiler unrolls loops for
+    return [tile for tile in tiles if tile.sums <= 64 and tile.weights <= 4 * numbers]

@@ -13,11 +13,8 @@ from fastrnn.cuda.scalars import stored_as
 LANES = 32
 REGISTERS, SHARED, STREAMED = "registers", "shared", "streamed"  # where a slice's weights are
 PITCH = LANES + 1  # of parts in shared memory: threads that read one each find them in 32 different banks
-# of an instruction of tensor cores
-DEPTH = 16  # terms
-WIDTH = 8  # columns
-HALF = 8  # rows of which a lane has a word
-_WORDS = 16  # of rows, at a time: these and as many that come take 64 registers
+EIGHT = 8  # columns, or rows, of which the lanes of a warp have a word each, four lanes of one
+_WORDS = {4: 16, 2: 8}  # of rows, at a time, by their numbers: these and as many that come take 64 registers, or 32
 _UNROLLED = {REGISTERS: 128, SHARED: 128, STREAMED: 16}  # words of weights: those that are read come in four parts each
 
 
@@ -45,8 +42,8 @@ class Tile:
         """The same with words of two numbers: as many loads where there are many rows, else fewer, and registers left."""
         return replace(self, loads=self.loads * (2 if 2 < self.rows <= 8 else 1), each=2)
 
-    def reading(self, K: int, dtype: str, where: str) -> "Tile":
-        """As rows of K numbers are read."""
+    def reading(self, K: int, dtype: str, where: str, rows: int) -> "Tile":
+        """As a block reads its rows of K numbers."""
         return self.in_pairs() if K % 2 == 0 and dtype != "float64" else self
 
     def turns(self, K: int) -> int:
@@ -56,6 +53,14 @@ class Tile:
     def width(self, K: int) -> int:
         """Numbers of a row that blocks pass each other."""
         return K
+
+    def held_terms(self, K: int) -> int:
+        """Of a lane that holds its weights: few different numbers, since each has a kernel of its own."""
+        return power_of_two(self.turns(K))
+
+    def place_for(self, N: int, groups: int) -> int:
+        """For how many rows of a group there is memory besides what the loop keeps."""
+        return 0
 
     def holds(self, size: int, K: int) -> bool:
         """Whether lanes can hold the weights of so many units: in one pass, all terms of few rows."""
@@ -112,7 +117,9 @@ class Fragments:
     warps: int
     columns: int  # units; with the rows no more than threads, so that each has one unit of one row
     gates: int
-    rows: int  # 8, or a multiple of 16
+    rows: int  # a multiple of 8
+    numbers: int  # of a word
+    side: int  # rows that lie side by side, a power of two: those of a pass, or of a small batch
     ahead: int = 1  # tiles of terms whose rows' words a lane asks for at a time
 
     apart = True  # what blocks pass each other is memory of its own
@@ -123,47 +130,65 @@ class Fragments:
         return LANES * self.warps
 
     @property
-    def halves(self) -> int:
-        """Words of a lane for a tile of terms."""
-        return self.rows // HALF
-
-    @property
-    def instructions(self) -> int:
-        """For a tile of terms, of rows."""
-        return (self.halves + 1) // 2
+    def depth(self) -> int:
+        """Terms of an instruction: four lanes have a word of them each."""
+        return 4 * self.numbers
 
     @property
     def weights(self) -> int:
-        """Words of a lane for a tile of terms: tiles of columns, the last one perhaps not whole."""
-        return -(-self.gates * self.columns // WIDTH)
+        """Words of a lane for a tile of terms: of eight columns each, the last one's perhaps not whole."""
+        return -(-self.gates * self.columns // EIGHT)
+
+    @property
+    def pairs(self) -> int:
+        """Of these words: what an instruction takes, the last one perhaps without its second."""
+        return -(-self.weights // 2)
+
+    @property
+    def words(self) -> int:
+        """Of rows."""
+        return self.rows // EIGHT
 
     @property
     def sums(self) -> int:
         """Of a lane."""
-        return 4 * self.weights * self.instructions
+        return 4 * self.pairs * self.words
 
     @property
     def pitch(self) -> int:
-        """From column to column in shared memory: threads that write, and that read, find as many banks as they can."""
-        return self.rows + (1 if self.rows == HALF else 4)
+        """From column to column in shared memory: threads that read side by side find different banks."""
+        return self.rows + 1
 
     @property
     def room(self) -> int:
         """Numbers in shared memory."""
-        return self.warps * self.weights * WIDTH * self.pitch
+        return self.warps * self.weights * EIGHT * self.pitch
 
     def turns(self, K: int) -> int:
-        """Tiles of each warp."""
-        return -(-K // (self.warps * DEPTH))
+        """Tiles of each warp: as many as it asks for at a time, or a multiple, the last ones perhaps zeros."""
+        return -(-K // (self.warps * self.depth * self.ahead)) * self.ahead
 
     def width(self, K: int) -> int:
         """Numbers of a row that blocks pass each other."""
-        return self.turns(K) * self.warps * DEPTH
+        return self.turns(K) * self.warps * self.depth
 
-    def reading(self, K: int, dtype: str, where: str) -> "Fragments":
+    def held_terms(self, K: int) -> int:
+        """Of a lane that holds its weights."""
+        return self.turns(K)
+
+    def place_for(self, N: int, groups: int) -> int:
+        """For how many rows of a group there is memory: whole passes."""
+        return -(-N // groups // self.side) * self.side
+
+    def reading(self, K: int, dtype: str, where: str, rows: int) -> "Fragments":
         """For sums of K terms: as many words at a time as there are, as leave registers, and as loops are unrolled for."""
-        unrolled = max(_UNROLLED[where] // self.weights, 1)
-        return replace(self, ahead=min(power_of_two(self.turns(K)), _WORDS // self.halves, unrolled))
+        work = self.weights * (1 if self.numbers == 4 else 4)  # three products, and what they take apart
+        most, turns = (
+            min(_WORDS[self.numbers] // self.words, max(_UNROLLED[where] // work, 1)),
+            -(-K // (self.warps * self.depth)),
+        )
+        times = -(-turns // most)
+        return replace(self, ahead=-(-turns // times), side=min(power_of_two(max(rows, 1)), self.rows))
 
     def holds(self, size: int, K: int) -> bool:
         """Whether lanes can hold the weights of so many units."""

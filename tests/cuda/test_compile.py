@@ -15,7 +15,7 @@ from fastrnn.cells import REGISTRY
 from fastrnn.cuda import attention, choosing, decode, gemm, loops, moves, plan, target
 from fastrnn.cuda.decoding import tiles_of
 from fastrnn.cuda.rows import Loop
-from fastrnn.cuda.scalars import real_name
+from fastrnn.cuda.scalars import bits_of, real_name
 
 pytestmark = pytest.mark.ptx
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -69,13 +69,13 @@ def fragments(tiles):
     """For tensor cores, likewise: the least, the most units and the most rows of a pass, and as many of both."""
     small, units, rows = tiles[0], max(tiles, key=lambda t: t.columns), max(tiles, key=lambda t: (t.rows, t.columns))
     both = max(tiles, key=lambda t: min(t.rows, t.columns))
-    form = lambda tile, where, K, terms=0: plan.Form(tile.reading(K, "", where), where, terms)  # noqa: E731
+    form = lambda tile, where, K, terms=0: plan.Form(tile.reading(K, "", where, tile.rows), where, terms)  # noqa: E731
     yield from (form(tile, plan.SHARED, 4096) for tile in dict.fromkeys((small, units, rows, both)))
     yield from (form(tile, plan.STREAMED, 4096) for tile in dict.fromkeys((small, units, rows, both)))
     for most in sorted({target.held(capability) for capability in CAPABILITIES}):
         for tile in (small, next(t for t in tiles if t.columns == 8)):
             terms = min(1 << (most // (tile.weights * tile.registers)).bit_length() - 1, 16)
-            yield form(tile, plan.REGISTERS, terms * tile.threads // 2, terms)
+            yield form(tile, plan.REGISTERS, terms * tile.warps * tile.depth, terms)
 
 
 def named(form):
@@ -122,7 +122,7 @@ def decoders(dtype, stored, real):
 
 
 def by_tensor_cores(dtype, q, table, real, stored, batch):
-    bits = array("int16")
+    bits = array(bits_of(dtype).__name__)
     for cell in REGISTRY:
         for form in fragments(target.forward_tiles(cell, dtype, True)):
             for keep in (False, True):
@@ -151,7 +151,7 @@ def kernels(dtype):
             passed = table if form.tile.each == 2 else real
             arguments = (q, stored, real, table, real, batch, real, passed)
             yield f"backward-{cell}-{named(form)}", "backward", loops.backward(cell, dtype, form), arguments, form
-    if target.ITEM[dtype] == 2:
+    if dtype != "float64":
         yield from by_tensor_cores(dtype, q, table, real, stored, batch)
     name = real.dtype.name
     for a, b in dict.fromkeys([(dtype, dtype), (name, dtype), (name, name)]):
@@ -167,7 +167,9 @@ def kernels(dtype):
     if dtype == "float32":
         yield from strided(q, stored, real, table)
     yield "transpose", "move", moves.transpose(dtype), (I64, I64, stored, stored)
-    yield "clear-behind", "move", moves.clear_behind(), (I64, I64, I64, array("int16"))
+    if dtype != "float64":
+        tile = target.backward_tiles(dtype, True)[0]
+        yield "clear-behind", "move", moves.clear_behind(tile), (I64, I64, I64, array(bits_of(dtype).__name__))
     yield from decoders(dtype, stored, real)
     yield "combine", "move", moves.combine(dtype, moves.SUM), (I64, stored, stored, stored)
 
@@ -295,8 +297,8 @@ def test_so_it_is_for_tensor_cores(tmp_path, monkeypatch):
     assembled(kernel, arguments, (9, 0), tmp_path, monkeypatch)
     ptx = (tmp_path / "kernel.ptx").read_text()
     # of the first tiles of terms, again, of the next ones; and no call of what multiplies
-    assert ptx.count("ld.relaxed.gpu.global.u64") == 3 * form.tile.ahead * form.tile.halves
-    assert ptx.count("mma.sync") == form.tile.ahead * form.tile.weights * form.tile.instructions
+    assert ptx.count("ld.relaxed.gpu.global.u64") == 3 * form.tile.ahead * form.tile.words
+    assert ptx.count("mma.sync") == form.tile.ahead * form.tile.pairs * form.tile.words
     assert "fastrnn_f16" not in ptx
 
 

@@ -10,6 +10,7 @@ from fastrnn.cells import REGISTRY
 from fastrnn.cuda import devices, engine, moves, plan, target
 from fastrnn.cuda.call import Call
 from fastrnn.cuda.kinds import stored_as
+from fastrnn.cuda.rows import Rows
 from fastrnn.cuda.scalars import real_name
 from tests.helpers import DEVICE, rms
 from tests.problems import problem
@@ -126,13 +127,13 @@ def bits_of_cut(device, p, dtype, cut, monkeypatch):
     slices, groups, where, tile = cut
     want = {k: a.copy_to_host() for k, a in put(device, p, dtype).run(engine).items()}
 
-    def forced(tiles, H, K):
-        found = plan.cut_of(tiles[tile], where, dtype, H, K, slices, groups)
+    def forced(tiles, N, H, K):
+        found = plan.cut_of(tiles[tile], where, dtype, N, H, K, slices, groups)
         assert plan.fits(devices.Limits(6, 1 << 20, 1 << 10), found, dtype, H, K)
         return found
 
-    forward = lambda limit, name, dtype, N, H: forced(target.forward_tiles(name, dtype, True), H, H)  # noqa: E731
-    backward = lambda limit, dtype, N, H, K: forced(target.backward_tiles(dtype, True), H, K)  # noqa: E731
+    forward = lambda limit, name, dtype, N, H: forced(target.forward_tiles(name, dtype, True), N, H, H)  # noqa: E731
+    backward = lambda limit, dtype, N, H, K: forced(target.backward_tiles(dtype, True), N, H, K)  # noqa: E731
     monkeypatch.setattr(engine, "forward_cut", forward)
     monkeypatch.setattr(engine, "backward_cut", backward)
     got = put(device, p, dtype).run(engine)
@@ -150,10 +151,11 @@ def test_every_cut_into_blocks_gives_the_same_bits(device, name, ragged, cut, mo
 
 
 @CELL
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("cut", FRAGMENTS, ids=str)
-def test_so_it_does_by_tensor_cores(device, name, cut, monkeypatch):
+def test_so_it_does_by_tensor_cores(device, name, dtype, cut, monkeypatch):
     p = problem(name, 2, 19, 3, 35, ragged=True, seed=4)
-    bits_of_cut(device, p.cast("float16").cast(np.float64), "float16", cut, monkeypatch)
+    bits_of_cut(device, p.cast(dtype).cast(np.float64), dtype, cut, monkeypatch)
 
 
 @CELL
@@ -255,18 +257,27 @@ def test_a_nan_of_the_bits_that_stand_for_missing_is_a_nan(device, name, dtype, 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
-@pytest.mark.parametrize("size", [0, 3], ids=str)
+@pytest.mark.parametrize("size", [0, 5], ids=str)
 def test_what_blocks_exchange_starts_as_all_ones(device, dtype, size):
-    rows, K = size, 6
-    call = Call(device.to_device(np.zeros(1, stored_as(dtype))))
-    for tile in (target.backward_tiles(dtype)[0], target.backward_tiles(dtype, True)[0]):
-        width, item = tile.width(K), 2 if tile.apart else np.dtype(real_name(dtype)).itemsize
-        kept = call.room(rows * K, real_name(dtype))
-        room = call.passed(plan.cut_of(tile, plan.SHARED, dtype, 5, K, 1, 1), kept[: rows * K], rows, K, dtype)
+    K, groups = 6, 2
+    rows, call = Rows.of(3, size, None, False), Call(device.to_device(np.zeros(1, stored_as(dtype))))
+    for kind in (target.backward_tiles(dtype)[0], target.backward_tiles(dtype, True)[0]):
+        cut = plan.cut_of(kind, plan.SHARED, dtype, size, 5, K, 1, groups)
+        tile, kept = cut.form.tile, call.room(rows.total * K, real_name(dtype))
+        room = call.passed(cut, rows, kept[: rows.total * K], K, dtype)
         # in the simulator it is the array itself
-        found = getattr(room, "owner", room).copy_to_host().view(f"i{item}")[: rows * width].reshape(rows, width)
-        np.testing.assert_array_equal(found[:, :K], -1)
-        np.testing.assert_array_equal(found[:, K:], 0)
+        found = getattr(room, "owner", room).copy_to_host()
+        bits = found.view(f"i{np.dtype(stored_as(dtype) if tile.apart else real_name(dtype)).itemsize}")
+        if not size:
+            continue
+        if tile.apart:  # by tiles of terms, so many rows side by side
+            assert tile.place_for(size, groups) >= -(-size // groups)
+            width = tile.width(K)
+            bits = bits.reshape(-1, width // tile.depth, tile.side, tile.depth).swapaxes(1, 2).reshape(-1, width)
+            assert len(bits) == rows.steps * groups * tile.place_for(size, groups)
+            np.testing.assert_array_equal(bits[:, K:], 0)
+            bits = bits[:, :K]
+        np.testing.assert_array_equal(bits, -1)
 
 
 def test_numbers_too_large_to_be_taken_for_present_at_a_glance(device):
