@@ -14,10 +14,12 @@ _BARRIER = 3500  # of a decoder: the same by way of a counter, and what was writ
 _LOAD = 100  # for each load of the rows by a thread
 _STREAM = 23  # bytes of weights a clock and block out of the second-level cache, all blocks reading
 _SUMMING = 1500  # of a pass, besides its products and loads
-# of tensor cores
-_INSTRUCTION = {4: 1.6, 2: 5.3}  # of a block's, one after another, by the numbers of a word
-_ROWS = 25  # bytes of rows a clock and block, all blocks reading
-_PARTS = 900  # of a pass, besides these
+# of tensor cores; within a tenth of most of 56 times of a step
+_INSTRUCTION = {4: 4.8, 2: 11}  # of a block's for a tile of terms, one after another, by the numbers of a word
+_SHARED = 2.1  # for each word of weights of a warp
+_PATCHY = 7.3  # as _STREAM, in pieces of 32 bytes
+_ROWS = 45  # bytes of rows a clock and block, all blocks reading
+_PARTS = 820  # of a pass, besides these
 
 _MANY = 8  # rows from which on three products of tensor cores take less than one of single precision
 _UNROLLED = 64  # turns of a loop that the compiler unrolls, as numbers in registers ask for
@@ -145,10 +147,11 @@ def _step(cut: Cut, dtype: str, size: int, rows: int, K: int) -> float:
 def _step_of_fragments(tile: Fragments, where: str, size: int, rows: int, K: int) -> float:
     over_units, over_rows = -(-size // tile.columns), -(-rows // tile.rows)
     turns = tile.warps * tile.turns(K)
-    words = turns * tile.weights  # of a warp, as those of rows
-    time = max(turns * tile.pairs * tile.words * _INSTRUCTION[tile.numbers], words * 2 if where == SHARED else 0)
+    words = turns * tile.weights  # of a warp
+    time = turns * tile.pairs * tile.words * _INSTRUCTION[tile.numbers] + _PARTS
     time += min(rows, tile.rows) * tile.width(K) * 8 / tile.numbers / _ROWS
-    time += tile.room / LANES * 2 + _PARTS  # written and read
+    if where == SHARED:
+        time += words * _SHARED
     if where == STREAMED:
-        time += words * LANES * 8 / _STREAM
+        time += words * LANES * 8 / _PATCHY
     return over_units * over_rows * time
