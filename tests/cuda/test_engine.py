@@ -178,6 +178,18 @@ def test_a_row_gives_the_same_bits_alone(device, name, dtype):
 
 
 @CELL
+@pytest.mark.parametrize("many", [8, 13])
+def test_rows_of_a_large_batch_give_the_same_bits_in_another(device, name, many):
+    p = problem(name, 3, 19, 4, 11)
+    part = replace(
+        p, **{k: None if a is None else np.ascontiguousarray(a[..., :many, :]) for k, a in vars(p).items() if k in ARRAYS}
+    )
+    whole, some = (put(device, q, "float32").run(engine) for q in (p, part))
+    for key in ("y", "h_n", "dx", "dh0"):
+        np.testing.assert_array_equal(some[key].copy_to_host(), whole[key].copy_to_host()[..., :many, :], err_msg=key)
+
+
+@CELL
 @pytest.mark.parametrize("missing", [("b_ih",), ("b_hh",), ("b_ih", "b_hh")], ids=str)
 def test_without_biases(device, name, missing):
     p = problem(name, 4, 3, 5, 10)
