@@ -15,6 +15,7 @@ REGISTERS, SHARED, STREAMED = "registers", "shared", "streamed"  # where a slice
 PITCH = LANES + 1  # of parts in shared memory: threads that read one each find them in 32 different banks
 EIGHT = 8  # columns, or rows, of which the lanes of a warp have a word each, four lanes of one
 _WORDS = {4: 16, 2: 8}  # of rows, at a time, by their numbers: these and as many that come take 64 registers, or 32
+_TRIPLES = 16  # of products at a time: with more the compiler spills
 _UNROLLED = {REGISTERS: 128, SHARED: 128, STREAMED: 16}  # words of weights: those that are read come in four parts each
 
 
@@ -182,11 +183,11 @@ class Fragments:
 
     def reading(self, K: int, dtype: str, where: str, rows: int) -> "Fragments":
         """For sums of K terms: as many words at a time as there are, as leave registers, and as loops are unrolled for."""
-        work = self.weights * (1 if self.numbers == 4 else 4)  # three products, and what they take apart
-        most, turns = (
-            min(_WORDS[self.numbers] // self.words, max(_UNROLLED[where] // work, 1)),
-            -(-K // (self.warps * self.depth)),
-        )
+        unrolled = _UNROLLED[where] // self.weights
+        if self.numbers == 2:  # three products of an instruction, whose operands are taken apart
+            unrolled = min(unrolled // 4, _TRIPLES // (self.pairs * self.words))
+        most = max(min(_WORDS[self.numbers] // self.words, unrolled), 1)
+        turns = -(-K // (self.warps * self.depth))
         times = -(-turns // most)
         return replace(self, ahead=-(-turns // times), side=min(power_of_two(max(rows, 1)), self.rows))
 
