@@ -124,11 +124,15 @@ class Fragments:
     ahead: int = 1  # tiles of terms whose rows' words a lane asks for at a time
 
     apart = True  # what blocks pass each other is memory of its own
-    registers = 2  # of a held weight, a word
 
     @property
     def threads(self) -> int:
         return LANES * self.warps
+
+    @property
+    def registers(self) -> int:
+        """Of a held weight, a word: two, and two more where it is taken apart."""
+        return 2 if self.numbers == 4 else 4
 
     @property
     def depth(self) -> int:
@@ -188,6 +192,8 @@ class Fragments:
             unrolled = min(unrolled // 4, _TRIPLES // (self.pairs * self.words))
         most = max(min(_WORDS[self.numbers] // self.words, unrolled), 1)
         turns = -(-K // (self.warps * self.depth))
+        if self.numbers == 2 and where == REGISTERS and turns > most:
+            most = max(most // 2, 1)  # the next words come while these are multiplied
         times = -(-turns // most)
         return replace(self, ahead=-(-turns // times), side=min(power_of_two(max(rows, 1)), self.rows))
 

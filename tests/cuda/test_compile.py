@@ -132,7 +132,7 @@ def by_tensor_cores(dtype, q, table, real, stored, batch):
                 yield f"forward-{cell}-{named(form)}-{'tape' if keep else 'bare'}", "forward-wide", kernel, arguments, form
         for form in fragments(target.backward_tiles(dtype, True)):
             arguments = (q, bits, real, table, real, batch, real, bits)
-            yield f"backward-{cell}-{named(form)}", "backward", loops.backward(cell, dtype, form), arguments, form
+            yield f"backward-{cell}-{named(form)}", "backward-wide", loops.backward(cell, dtype, form), arguments, form
 
 
 def kernels(dtype):
