@@ -26,8 +26,7 @@ REGISTERS = 65536  # of a multiprocessor: a block has to fit
 BUDGET = {
     "forward": (232, 0),
     "forward-wide": (255, 0),  # many sums of a lane: the compiler takes what one block of a multiprocessor may
-    "backward": (232, 0),
-    "backward-wide": (255, 0),
+    "backward": (255, 0),  # what it needs of the step before is there while the product is computed
     "multiply64": (128, 8448),
     "multiply128": (192, 8448),
     "finish": (48, 0),
@@ -132,7 +131,7 @@ def by_tensor_cores(dtype, q, table, real, stored, batch):
                 yield f"forward-{cell}-{named(form)}-{'tape' if keep else 'bare'}", "forward-wide", kernel, arguments, form
         for form in fragments(target.backward_tiles(dtype, True)):
             arguments = (q, bits, real, table, real, batch, real, bits)
-            yield f"backward-{cell}-{named(form)}", "backward-wide", loops.backward(cell, dtype, form), arguments, form
+            yield f"backward-{cell}-{named(form)}", "backward", loops.backward(cell, dtype, form), arguments, form
 
 
 def kernels(dtype):
@@ -151,8 +150,7 @@ def kernels(dtype):
         for form in forms(target.backward_tiles(dtype), dtype, 1):
             passed = table if form.tile.each == 2 else real
             arguments = (q, stored, real, table, real, batch, real, passed)
-            kind = "backward-wide" if form.tile.units > 1 or form.tile.sums > 8 else "backward"
-            yield f"backward-{cell}-{named(form)}", kind, loops.backward(cell, dtype, form), arguments, form
+            yield f"backward-{cell}-{named(form)}", "backward", loops.backward(cell, dtype, form), arguments, form
     if dtype != "float64":
         yield from by_tensor_cores(dtype, q, table, real, stored, batch)
     name = real.dtype.name
@@ -215,7 +213,6 @@ THREADS = {
     "forward-wide": 32 * target.WARPS,
     "decode": 32 * target.WARPS,
     "backward": 32 * target.WARPS,
-    "backward-wide": 32 * target.WARPS,
     "multiply64": 256,
     "multiply128": 256,
 }
