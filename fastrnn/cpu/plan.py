@@ -9,12 +9,13 @@ from fastrnn.cpu import compiled, gemm, loops
 from fastrnn.cpu.caches import take_along
 from fastrnn.cpu.kernel import Task
 from fastrnn.cpu.lending import Plan, Work
-from fastrnn.cpu.memory import Block, Layout, Pieces, spread
+from fastrnn.cpu.memory import LINE, Block, Layout, Pieces, spread
 from fastrnn.cpu.onerow import TURN_SIZE
 from fastrnn.cpu.product import Product, depth_of_columns
 from fastrnn.cpu.sync import control_words
 from fastrnn.cpu.target import (
     ITEMSIZE,
+    TARGET,
     block_depth,
     lanes,
     near_numbers,
@@ -27,7 +28,9 @@ from fastrnn.cpu.threads import launch
 
 _AHEAD_ROWS = 48  # rows of the input's product that are computed together
 _LEAST_NEAR = 32  # rows that go through all panels together: as many products of a weight pay for fetching it
-_PAST = 1 << 24  # bytes of a tape that is written past the caches: what backward reads first would be gone from them as well
+# bytes of a tape that is written past the caches, from which it would sweep what backward reads first: in whole lines only,
+# for half of one is a write to memory, and the other half another
+_PAST = (1 << 24) if TARGET.width == LINE else 1 << 62
 _TAKES_ALONG = 1 << 17  # bytes of a single row's weights that are waited for long enough to do other products meanwhile
 _LAST_CACHE = 1 << 25  # bytes of the least one that processors have
 _OWN = 1 << 14  # numbers of h in the rows of a member that has a copy of its own; of more, those at the border are few

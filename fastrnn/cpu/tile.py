@@ -35,7 +35,7 @@ _PRODUCT_OF_ROW = ("vectors", "a", "a_part", "b", "b_step", "b_panel", "b_part",
 _PRODUCT_BESIDE = (
     "panels", "a", "b", "b_panel", "init", "c", "depth", "x", "x_rows", "w", "start", "start_step", "to", "to_step"
 )  # fmt: skip
-_ASKING_ROWS = 4  # of a tile that asks for what is to come: fewer leave the loads too little time for more
+_ASKING_ROWS = min(4, tile_rows(4))  # of a tile that asks for what is to come: fewer leave the loads no time for more
 
 
 @intrinsic
