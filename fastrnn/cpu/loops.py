@@ -27,6 +27,7 @@ from fastrnn.cpu.steps import (
     from_row,
     give_states,
     locate,
+    move_on,
     memory_of,
     place,
     rows_before,
@@ -110,8 +111,9 @@ def many_rows(w, part, mine, turns):
     """The forward loop. turns : those of a step that is left with one row"""
     active, f, first_ahead, end_ahead, turn = w.N, 0, w.s0, w.s0, 0
     base = rows_before(w, w.s0) if w.keep else w.s0 % 2 * w.N
+    last = Step(w.s0 - 1, base, base, 0, 0, 0)
     for s in range(w.s0, w.s1):
-        active = still_active(active, s, w.length)
+        active_before, active = active, still_active(active, s, w.length)
         first, by, count = share(part, active, w.strided, w.together)
         if s == end_ahead:
             # a window of steps whose input's product is computed together, unless a step fills it
@@ -121,7 +123,11 @@ def many_rows(w, part, mine, turns):
                 input_product(w, part, 0, rows, 0, mine)
         alone = first_ahead == s and end_ahead == s + 1 and count > 1
         step = Step(s, base, base + active if w.keep else w.N - base, first, by, count)
-        locate(w, step, mine)
+        ending = s + 1 == w.s1 or (active > 0 and w.length[active - 1] == s + 1)
+        if s == w.s0 or active < active_before or ending:
+            locate(w, step, mine)
+        else:
+            move_on(w, step, last, mine)
         if s == w.s0:
             take_states(w, count, mine)
         if count == 1:
@@ -138,9 +144,10 @@ def many_rows(w, part, mine, turns):
                 branches = find_branches(w, n, mine) if branching else n
                 forward_tiles(w, part, turn, n, branches, at, from_row(mine, f, i))
                 turn += 1
-        give_states(w, count, mine)
+        if ending:
+            give_states(w, count, mine)
         f += count
-        base = step.following
+        base, last = step.following, step
         if w.by_units == JOINING:
             barrier(w.control, part.member, part.team, s + 1 - w.s0)
 

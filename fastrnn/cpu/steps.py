@@ -86,21 +86,36 @@ def collect(w, part, s, active, base, mine, most):
     after. In training their x goes to the tape, where that of m = 0 is row `base`."""
     filled = 0
     while s < w.s1:
-        active = still_active(active, s, w.length)
+        active_before, active = active, still_active(active, s, w.length)
         first, by, count = share(part, active, w.strided, w.together)
         if filled > 0 and filled + count > most:
             break
-        for i in range(count):
-            m = first + nth(i, count, w.swapped) * by
-            mine.x_at[filled + i] = place(w, s, w.sources[m], w.x_t, w.x_n)
-            if w.keep and (w.by_units == 0 or part.member == 0):
-                keep_inputs(w, mine.x_at[filled + i], (base + m) * w.I)
+        x_at, token_at = shift(mine.x_at, filled), shift(mine.token_at, filled)
+        if filled > 0 and active == active_before:
+            # the same rows as a step before, all of them as far from there
+            move(count, shift(x_at, -count), x_at, w.x_t * (1 - 2 * w.reverse))
             if w.looked_up:
-                mine.token_at[filled + i] = place(w, s, m, w.tokens_t, w.tokens_n)
+                move(count, shift(token_at, -count), token_at, w.tokens_t * (1 - 2 * w.reverse))
+        else:
+            for i in range(count):
+                m = first + nth(i, count, w.swapped) * by
+                x_at[i] = place(w, s, w.sources[m], w.x_t, w.x_n)
+                if w.looked_up:
+                    token_at[i] = place(w, s, m, w.tokens_t, w.tokens_n)
+        if w.keep and (w.by_units == 0 or part.member == 0):
+            for i in range(count):
+                keep_inputs(w, x_at[i], (base + first + nth(i, count, w.swapped) * by) * w.I)
         filled += count
         base += active
         s += 1
     return filled, s
+
+
+@helper
+def move(count, places, to, by):
+    """to[i] = places[i] + by"""
+    for i in range(count):
+        to[i] = places[i] + by
 
 
 @helper
@@ -122,6 +137,18 @@ def locate(w, step, mine):
             mine.taken[i], mine.given[i] = before, after if ends else -1
             before, after = step.s % 2 * w.own + j * w.Hp, (1 - step.s % 2) * w.own + j * w.Hp
         mine.before[i], mine.after[i] = before, after
+
+
+@helper
+def move_on(w, step, last, mine):
+    """What `locate` finds, from what it found for the `last` step: of the same rows, none of which ends."""
+    before, after = (step.base - last.base) * w.Hp, (step.following - last.following) * w.Hp
+    if w.own > 0:
+        before = w.own if step.s % 2 else -w.own
+        after = -before
+    move(step.count, mine.y_at, mine.y_at, w.y_t * (1 - 2 * w.reverse))
+    move(step.count, mine.before, mine.before, before)
+    move(step.count, mine.after, mine.after, after)
 
 
 @helper
