@@ -24,7 +24,7 @@ from fastrnn.cpu.simd import (
     store_vector,
     vector_pointer,
 )  # fmt: skip
-from fastrnn.cpu.target import TARGET
+from fastrnn.cpu.target import TARGET, lanes, panel_vectors
 
 _MOST = 128  # numbers of a function, or vectors of them
 
@@ -71,8 +71,8 @@ class Constants:
 
 
 @intrinsic
-def advance(typing, at, n, a, a_row, u, u_row, step, hs, cs, y, before, after, y_at, units, saved, saved_step, past):
-    """One step of a vector of units of n rows: a cell's forward, from memory to memory.
+def advance(typing, at, n, width, a, a_row, u, u_row, step, hs, cs, y, before, after, y_at, units, saved, saved_step, past):
+    """One step of the units of a panel, `width` vectors, of n rows: a cell's forward, from memory to memory.
 
     at : the address of an advance_function
     a, u : the input's and the recurrent sums, a_row and u_row numbers from a row to the next, `step` from a gate to the next
@@ -81,22 +81,27 @@ def advance(typing, at, n, a, a_row, u, u_row, step, hs, cs, y, before, after, y
     past : whether the tape is written past the caches, which it would sweep
     """
     intp, table = types.intp, types.CPointer(types.intp)
-    return types.void(intp, intp, a, intp, a, intp, intp, a, a, a, table, table, table, intp, a, intp, intp), call_address
+    kinds = intp, intp, a, intp, a, intp, intp, a, a, a, table, table, table, intp, a, intp, intp
+    return types.void(intp, *kinds), call_address
 
 
 def advance_function(module, dtype, cell):
     scalar, table = SCALAR[dtype].as_pointer(), I64.as_pointer()
-    kinds = [I64, scalar, I64, scalar, I64, I64, scalar, scalar, scalar, table, table, table, I64, scalar, I64, I64]
+    kinds = [I64, I64, scalar, I64, scalar, I64, I64, scalar, scalar, scalar, table, table, table, I64, scalar, I64, I64]
     # named by cell and dtype: so are its constants, which other modules see
     function = new_function(module, f"fastrnn_advance_{cell.name}_{dtype}", kinds)
-    n, a, a_row, u, u_row, step, hs, cs, y, before, after, y_at, units, saved, saved_step, past = function.args
+    n, width, a, a_row, u, u_row, step, *arrays, before, after, y_at, units, saved, saved_step, past = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     constants = Constants(builder, dtype)
     with cgutils.for_range(builder, n) as loop:
         q = loop.index
         at, to, out = (builder.load(builder.gep(places, [q])) for places in (before, after, y_at))
         sums = [builder.gep(pointer, [builder.mul(row, q)]) for pointer, row in ((a, a_row), (u, u_row))]
-        write_step(cell, constants, *sums, step, hs, cs, y, at, to, out, units, saved, saved_step, past)
+        with cgutils.for_range(builder, width if panel_vectors(cell.n_gates) > 1 else I64(1)) as vectors:
+            unit = builder.mul(vectors.index, I64(lanes(dtype)))
+            a_of_row, u_of_row, hs, cs, y, kept = (builder.gep(pointer, [unit]) for pointer in (*sums, *arrays, saved))
+            left = builder.sub(units, unit)
+            write_step(cell, constants, a_of_row, u_of_row, step, hs, cs, y, at, to, out, left, kept, saved_step, past)
     builder.ret_void()
     constants.finish()
     return function

@@ -4,19 +4,19 @@ import math
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what is applied
 from fastrnn.cpu.arithmetic import applied, difference, everywhere, first_lanes, largest, maximum, nothing, times, total
-from fastrnn.cpu.gemm import lanes_and_rows
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.panels import input_panel
 from fastrnn.cpu.shares import rows_of_member
 from fastrnn.cpu.simd import add, load, load_part, shift, static, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
+from fastrnn.cpu.target import lanes
 
 _ROWS = ("N", "together")
 
 
 def _of_one_gate(name, dtype):
-    return lanes_and_rows(name, dtype) | {"G": 1}
+    return {"L": lanes(dtype), "G": 1}
 
 
 # the names of what it shares with the loops' input product

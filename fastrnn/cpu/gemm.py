@@ -12,15 +12,14 @@ from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.shares import next_rows
 from fastrnn.cpu.simd import add, ask, load, load_part, shift, store, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
-from fastrnn.cpu.target import lanes, padded, tile_heights, tile_rows
+from fastrnn.cpu.target import lanes, padded, tile_rows
 from fastrnn.cpu.tile import product, transpose
 
 _WIDTH = 4  # vectors of a panel of B
 
 
-def lanes_and_rows(name, dtype):
-    """Of tiles of that many vectors."""
-    return {"L": lanes(dtype)} | tile_heights(_WIDTH)
+def _lanes_and_rows(name, dtype):
+    return {"L": lanes(dtype), "R": tile_rows(_WIDTH)}
 
 
 PACK_WEIGHTS = Fields(
@@ -30,7 +29,7 @@ PACK_COLUMNS = Fields(("w", "out"), (), ("H", "K", "W"))
 GEMM = Fields(
     ("a", "b", "c", "sums", "zero", "work"), ("offsets",),
     ("M", "N", "K", "a_m", "a_k", "b_k", "c_m", "depth", "chunk", "work_size"), functions=("product",),
-    constants=lanes_and_rows,
+    constants=_lanes_and_rows,
 )  # fmt: skip
 _TILES = 32  # of A that are taken together: long runs of memory, and still in the second-level cache
 

@@ -16,7 +16,7 @@ from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.onerow import lay_out_turns, nothing_ahead, one_row, step_of_row
 from fastrnn.cpu.panels import input_panel, input_product, look_up, recurrent_panel, spread_branches
-from fastrnn.cpu.shares import JOINING, next_rows, panels_in_turn, part_of, share, tile_height, units_of
+from fastrnn.cpu.shares import JOINING, next_rows, panels_in_turn, part_of, share, units_of
 from fastrnn.cpu.simd import add, ask, claim, load, load_part, shift, static, store, store_part
 from fastrnn.cpu.steps import (
     Step,
@@ -27,8 +27,8 @@ from fastrnn.cpu.steps import (
     from_row,
     give_states,
     locate,
-    move_on,
     memory_of,
+    move_on,
     place,
     rows_before,
     state_after,
@@ -36,14 +36,13 @@ from fastrnn.cpu.steps import (
     take_states,
 )  # fmt: skip
 from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
-from fastrnn.cpu.target import lanes, panel_vectors, panels_at_once, tile_beside, tile_heights
+from fastrnn.cpu.target import lanes, panel_vectors, panels_at_once, tile_beside
 from fastrnn.cpu.tile import product, product_of_row
 
 
 def _constants(n_gates, n_parts, dtype):
-    """Gates, lanes, panels of a single row at once, rows of a tile; of panels that hold n_gates gates of n_parts."""
-    sizes = {"G": n_gates * n_parts, "L": lanes(dtype), "P": panels_at_once(n_gates, n_parts)}
-    return sizes | tile_heights(n_gates * panel_vectors(n_gates))
+    """Gates, lanes, panels of a single row at once; of panels that hold n_gates gates of n_parts."""
+    return {"G": n_gates * n_parts, "L": lanes(dtype), "P": panels_at_once(n_gates, n_parts)}
 
 
 def _forward_constants(name, dtype):
@@ -250,24 +249,17 @@ def backward_tiles(w, part, step, rows):
             after, _ = panels_in_turn(part, min(done + 1, panels - 1), 1, 0, step.s)
             v0 = panel * w.W
             line = min(w.W, w.V - v0) * w.L
-            height = tile_height(w, line // w.L)
-            tiles = (step.count + height - 1) // height
-            ask_step = (line + tiles - 1) // tiles
+            to = shift(w.dh, step.first * w.Hp + v0 * w.L)
             for g in range(w.G):
                 weights = shift(w.w_hh, v0 * w.L * depth + (g * w.H + k0) * line)
                 following = shift(weights, w.H * line)
                 if g + 1 == w.G:
                     following = shift(w.w_hh, after * w.W * w.L * depth + k0 * line)
-                i = 0
-                for tile in range(tiles):
-                    n = next_rows(step.count - i, height)
-                    to = shift(w.dh, (step.first + i * step.by) * w.Hp + v0 * w.L)
-                    start, start_step = (to, step.by * w.Hp) if k0 + g > 0 else (w.zero, 0)
-                    product(
-                        w.product, line // w.L, n, shift(w.du, g * w.H + k0), shift(rows, i), 1, weights, line,
-                        start, start_step, to, step.by * w.Hp, terms, shift(following, ask_step * terms * tile), ask_step,
-                    )  # fmt: skip
-                    i += n
+                start, start_step = (to, step.by * w.Hp) if k0 + g > 0 else (w.zero, 0)
+                product(
+                    w.product, line // w.L, step.count, shift(w.du, g * w.H + k0), rows, 1, weights, line,
+                    start, start_step, to, step.by * w.Hp, terms, following, line,
+                )  # fmt: skip
 
 
 def build_backward(name, dtype, digest):

@@ -5,7 +5,7 @@ w : the words of a kernel, mine : a member's memory (see loops.py, shares.py, st
 
 from fastrnn.cpu.cellcode import advance
 from fastrnn.cpu.helper import helper
-from fastrnn.cpu.shares import next_rows, tile_height, units_of
+from fastrnn.cpu.shares import units_of
 from fastrnn.cpu.simd import add, ask, claim, load, load_part, shift, store, store_part
 from fastrnn.cpu.tile import product
 
@@ -15,22 +15,16 @@ def input_panel(w, panel, vectors, following, count, x_at, to, to_step):
     """to[i] = W_ih x[x_at[i]] + b_ih for the units of a panel; asks for `following`, what is needed next, on the way."""
     line, v0 = w.G * w.L, panel * w.W
     row = min(w.W, w.V - v0) * line
-    weights, height = shift(w.w_ih, v0 * line * w.I), tile_height(w, vectors)
-    tiles = (count + height - 1) // height
-    ask_step = (row + tiles - 1) // tiles
+    weights = shift(w.w_ih, v0 * line * w.I)
+    start, start_step = shift(w.b_ih, v0 * line), 0
     for k0 in range(0, max(1, w.I), w.x_run):
         k1 = min(w.I, k0 + w.x_run)
         after = shift(weights, k1 * row) if k1 < w.I else following
-        i = 0
-        for tile in range(tiles):
-            n = next_rows(count - i, height)
-            target = shift(to, i * to_step)
-            start, start_step = (target, to_step) if k0 > 0 else (shift(w.b_ih, v0 * line), 0)
-            product(
-                w.product, vectors, n, shift(w.x, k0), shift(x_at, i), 1, shift(weights, k0 * row), row,
-                start, start_step, target, to_step, k1 - k0, shift(after, ask_step * (k1 - k0) * tile), ask_step,
-            )  # fmt: skip
-            i += n
+        product(
+            w.product, vectors, count, shift(w.x, k0), x_at, 1, shift(weights, k0 * row), row, start, start_step,
+            to, to_step, k1 - k0, after, row,
+        )  # fmt: skip
+        start, start_step = to, to_step
 
 
 @helper
@@ -66,24 +60,22 @@ def input_product(w, part, row, count, done, mine):
 
 
 @helper
-def finish(w, i, n, panel, row, pre, pre_step, sums, mine):
-    """The cell's arithmetic on n rows from i and the units of a panel, from the input's and the recurrent sums."""
+def finish(w, n, panel, row, pre, pre_step, mine):
+    """The cell's arithmetic on n rows and the units of a panel, from the input's and the recurrent sums."""
     units, _ = units_of(w, panel)
-    for v in range(0, units, w.L):
-        unit = panel * w.W * w.L + v
-        advance(
-            w.advance, n, shift(pre, v), pre_step, shift(sums, v), row, units,
-            shift(mine.h, unit), shift(mine.c, unit), shift(w.y, unit), shift(mine.before, i), shift(mine.after, i),
-            shift(mine.y_at, i), w.H - unit, shift(w.saved, unit), w.save * w.Hp, w.past,
-        )  # fmt: skip
+    unit, width = panel * w.W * w.L, (units + w.L - 1) // w.L
+    advance(
+        w.advance, n, width, pre, pre_step, mine.sums, row, units, shift(mine.h, unit), shift(mine.c, unit),
+        shift(w.y, unit), mine.before, mine.after, mine.y_at, w.H - unit, shift(w.saved, unit), w.save * w.Hp, w.past,
+    )  # fmt: skip
 
 
 @helper
-def ask_ahead(w, i, n, panel, mine):
-    """Ask for what n rows from i will read, and claim what they will write, where it comes from memory: a panel's share of
+def ask_ahead(w, panel, n, mine):
+    """Ask for what n rows will read, and claim what they will write, where it comes from memory: a panel's share of
     it with each panel, because all at once is more than can be on its way."""
     first = panel * w.W * w.L
-    for r in range(i, i + n):
+    for r in range(n):
         x, y = shift(w.x, mine.x_at[r] + w.x_ahead), shift(w.y, mine.y_at[r] + w.y_ahead)
         for unit in range(first, min(first + w.W * w.L, w.H), w.L):
             claim(shift(y, unit))
@@ -106,26 +98,17 @@ def recurrent_panel(w, panel, following, count, branches, pre, pre_step, mine):
     line, v0 = w.G * w.L, panel * w.W
     row = min(w.W, w.V - v0) * line
     _, vectors = units_of(w, panel)
-    weights, height = shift(w.w_hh, v0 * line * w.H), tile_height(w, vectors)
-    tiles = (branches + height - 1) // height
-    ask_step = (row + tiles - 1) // tiles
+    weights = shift(w.w_hh, v0 * line * w.H)
+    start, start_step = shift(w.b_hh, v0 * line), 0
     for k0 in range(0, w.H, w.run):
         k1 = min(w.H, k0 + w.run)
         after = shift(weights, k1 * row) if k1 < w.H else following
-        i = 0
-        for tile in range(tiles):
-            n = next_rows(branches - i, height)
-            sums = shift(mine.sums, i * row)
-            start, start_step = (sums, row) if k0 > 0 else (shift(w.b_hh, v0 * line), 0)
-            product(
-                w.product, vectors, n, shift(mine.h, k0), shift(mine.origin, i), 1, shift(weights, k0 * row), row,
-                start, start_step, sums, row, k1 - k0, shift(after, ask_step * (k1 - k0) * tile), ask_step,
-            )  # fmt: skip
-            if k1 == w.H and w.y_ahead != 0:
-                ask_ahead(w, i, n, panel, mine)
-            if k1 == w.H and branches == count:
-                finish(w, i, n, panel, row, shift(pre, i * pre_step), pre_step, sums, mine)
-            i += n
-    if branches < count:
-        spread_branches(w, mine.sums, row, branches, count, mine.branch)
-        finish(w, 0, count, panel, row, pre, pre_step, mine.sums, mine)
+        product(
+            w.product, vectors, branches, shift(mine.h, k0), mine.origin, 1, shift(weights, k0 * row), row,
+            start, start_step, mine.sums, row, k1 - k0, after, row,
+        )  # fmt: skip
+        start, start_step = mine.sums, row
+    if w.y_ahead != 0:
+        ask_ahead(w, panel, count, mine)
+    spread_branches(w, mine.sums, row, branches, count, mine.branch)
+    finish(w, count, panel, row, pre, pre_step, mine)

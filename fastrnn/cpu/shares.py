@@ -72,12 +72,6 @@ def next_rows(left, most):
 
 
 @helper
-def tile_height(w, vectors):
-    """How many rows a tile of a panel of so many vectors has at most."""
-    return w.S if vectors == 1 else w.R
-
-
-@helper
 def panels_in_turn(part, done, most, whole, s):
     """The panel that comes after `done` others of a part, and how many from there, all within the `whole` ones, at once: at
     most so many, and about equally many each time.

@@ -53,11 +53,6 @@ def tile_rows(vectors: int) -> int:
     return max(1, min(8, TARGET.accumulators // vectors))
 
 
-def tile_heights(vectors: int) -> dict[str, int]:
-    """Rows of a tile of that many vectors and of one of a single vector, by the names that kernels have for them."""
-    return {"R": tile_rows(vectors), "S": tile_rows(1)}
-
-
 def panel_vectors(n_gates: int) -> int:
     """How many vectors of units a panel holds: all gates of a unit lie in one panel, about four vectors wide."""
     return max(1, 4 // n_gates)

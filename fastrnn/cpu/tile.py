@@ -30,7 +30,7 @@ from fastrnn.cpu.target import ITEMSIZE, TARGET, lanes, panel_vectors, panels_at
 # parameters of the functions: pointers to numbers, to offsets, integers
 _POINTERS = ("a", "b", "init", "c", "ahead", "x", "w", "start", "to")
 _OFFSETS = ("a_rows", "x_rows")
-_PRODUCT = ("a", "a_rows", "a_step", "b", "b_step", "init", "init_step", "c", "c_step", "depth", "ahead", "ahead_step")
+_PRODUCT = ("a", "a_rows", "a_step", "b", "b_step", "init", "init_step", "c", "c_step", "depth", "ahead", "ahead_row")
 _PRODUCT_OF_ROW = ("vectors", "a", "a_part", "b", "b_step", "b_panel", "b_part", "init", "c", "depth")
 _PRODUCT_BESIDE = (
     "panels", "a", "b", "b_panel", "init", "c", "depth", "x", "x_rows", "w", "start", "start_step", "to", "to_step"
@@ -39,13 +39,13 @@ _ASKING_ROWS = min(4, tile_rows(4))  # of a tile that asks for what is to come: 
 
 
 @intrinsic
-def product(typing, at, vectors, rows, a, a_rows, a_step, b, b_step, init, init_step, c, c_step, depth, ahead, ahead_step):
+def product(typing, at, vectors, rows, a, a_rows, a_step, b, b_step, init, init_step, c, c_step, depth, ahead, ahead_row):
     """C[r, v] = init[r, v] + Σ_k a[a_rows[r] + k a_step] b[k b_step + v].
 
-    v over `vectors` vectors; at : the address of a product_function of at least as many; rows : 1..tile_rows(its most),
-    of one vector 1..tile_rows(1)
+    v over `vectors` vectors; at : the address of a product_function of at least as many
     a_rows : pointer to the offset of each row of A; init_step and c_step : numbers from a row to the next
-    ahead, ahead_step : where the cache lines lie that will be needed next, and how many numbers of them go with a k
+    ahead, ahead_row : where the cache lines lie that will be needed next, and how many numbers of them go with a k: the
+    tiles of rows share in asking for them
     """
     intp = types.intp
     integers = types.CPointer(intp)
@@ -89,29 +89,67 @@ def function_of(module, name, dtype, parameters):
 
 
 def product_function(module, dtype, most):
-    """Of tiles of up to that many vectors: a switch over vectors and rows, one loop nest each."""
+    """Of up to that many vectors: a switch over them, and for each a loop over tiles of rows."""
     function, named = function_of(module, "product", dtype, ("vectors", "rows", *_PRODUCT))
-    vectors, rows, a, a_rows, b, init_step, c_step = (
-        named.pop(name) for name in ("vectors", "rows", "a", "a_rows", "b", "init_step", "c_step")
-    )
-    end, by_vectors = _switch(function, vectors)
+    end, by_vectors = _switch(function, named["vectors"])
     for width in range(1, most + 1):
-        block = function.append_basic_block(f"vectors{width}")
-        by_vectors.add_case(I64(width), block)
-        by_rows = ir.IRBuilder(block).switch(rows, end)
+        builder = ir.IRBuilder(function.append_basic_block(f"vectors{width}"))
+        by_vectors.add_case(I64(width), builder.block)
         # one vector alone needs more rows for enough independent sums
-        for n in range(1, tile_rows(1 if width == 1 else most) + 1):
-            builder = ir.IRBuilder(function.append_basic_block(f"tile{n}x{width}"))
-            by_rows.add_case(I64(n), builder.block)
-            each = [builder.gep(a, [builder.load(builder.gep(a_rows, [I64(r)]))]) for r in range(n)]
-            sums = sums_of(builder, dtype, [(row, [(b, v) for v in range(width)]) for row in each], n >= _ASKING_ROWS, **{
-                key: named[key] for key in ("a_step", "b_step", "depth", "ahead", "ahead_step")
-            })  # fmt: skip
-            for r, row in enumerate(sums):
-                at_init, at_c = builder.mul(init_step, I64(r)), builder.mul(c_step, I64(r))
-                put(builder, dtype, [row], named["init"], at_init, named["c"], at_c)
-            builder.branch(end)
+        _write_tiles(builder, dtype, width, tile_rows(1 if width == 1 else most), named, end)
     return function
+
+
+def _write_tiles(builder, dtype, width, height, named, end):
+    """The tiles of a width, of `height` rows at most, about equally high, and a case for each height."""
+    function, rows = builder.function, named["rows"]
+    divide, tile, following = (function.append_basic_block(f"{name}{width}") for name in ("divide", "tile", "following"))
+    builder.cbranch(builder.icmp_signed(">", rows, I64(0)), divide, end)
+
+    builder.position_at_end(divide)
+    tiles = _quotient_up(builder, rows, I64(height))
+    least = builder.udiv(rows, tiles)
+    higher = builder.sub(rows, builder.mul(least, tiles))  # how many have a row more
+    named = named | {"ahead_step": _quotient_up(builder, named["ahead_row"], tiles)}
+    builder.branch(tile)
+
+    builder.position_at_end(tile)
+    moving = {name: builder.phi(named[name].type) for name in ("a_rows", "init", "c", "ahead")}
+    done = builder.phi(I64)
+    one_more = builder.zext(builder.icmp_signed("<", done, higher), I64)
+    by_rows = builder.switch(builder.add(least, one_more), end)
+
+    builder.position_at_end(following)
+    n = builder.phi(I64)
+    by = {"a_rows": n, "ahead": builder.mul(named["ahead_step"], named["depth"])}
+    by |= {name: builder.mul(n, named[f"{name}_step"]) for name in ("init", "c")}
+    for name, phi in moving.items():
+        phi.add_incoming(named[name], divide)
+        phi.add_incoming(builder.gep(phi, [by[name]]), following)
+    next_one = builder.add(done, I64(1))
+    done.add_incoming(I64(0), divide)
+    done.add_incoming(next_one, following)
+    builder.cbranch(builder.icmp_signed("<", next_one, tiles), tile, end)
+
+    for count in range(1, height + 1):
+        builder.position_at_end(function.append_basic_block(f"tile{count}x{width}"))
+        by_rows.add_case(I64(count), builder.block)
+        _write_tile(builder, dtype, width, count, named | moving)
+        n.add_incoming(I64(count), builder.block)
+        builder.branch(following)
+
+
+def _quotient_up(builder, number, divisor):
+    return builder.udiv(builder.add(number, builder.sub(divisor, I64(1))), divisor)
+
+
+def _write_tile(builder, dtype, width, rows, named):
+    each = [builder.gep(named["a"], [builder.load(builder.gep(named["a_rows"], [I64(r)]))]) for r in range(rows)]
+    chains = [(row, [(named["b"], v) for v in range(width)]) for row in each]
+    terms = {name: named[name] for name in ("a_step", "b_step", "depth", "ahead", "ahead_step")}
+    for r, row in enumerate(sums_of(builder, dtype, chains, rows >= _ASKING_ROWS, **terms)):
+        at_init, at_c = (builder.mul(named[step], I64(r)) for step in ("init_step", "c_step"))
+        put(builder, dtype, [row], named["init"], at_init, named["c"], at_c)
 
 
 def vectors_of_row(n_gates, n_parts):
