@@ -5,9 +5,9 @@
     forward (cell, prepared, x, h0, c0, lengths, reverse, keep)  -> y, h_n, c_n, tape (None unless keep)
     backward(cell, tape, dy, dh_n, dc_n)                         -> Gradients
     stream  (cell, prepared, N)                                  -> x, y, h, c: arrays; step(): x -> y, h, c
-    bound   (cell, prepared, T, N, table)                        -> the same of T steps from a zero state, run(), and
+    bound   (cell, prepared, T, N, table)                        -> T steps from a zero state: run(x) -> y, then h, c; and
                                                                     outgrown(): whether a new one would use other threads;
-                                                                    with the table of a lookup, its tokens besides
+                                                                    with the table of a lookup, run takes its tokens
     training(cell, prepared, T, N)                               -> the same with a tape: forward(x, loan), whose tape has
                                                                     the loan and lives in memory that serves the next call
 

@@ -174,22 +174,25 @@ def stream(cell, weights, N):
 
 
 class Bound:
-    """T steps of N rows from a zero state: `run` reads `x` and `tokens`, writes `y`, `h` and `c`."""
+    """T steps of N rows from a zero state: `run` takes x or tokens and gives y; `h` and `c` are the state then."""
 
     def __init__(self, cell, weights, T, N, table=None):
-        (H, I), dtype = (weights.w_hh.shape[1], weights.w_ih.shape[1]), weights.w_hh.dtype
-        self._cell, self._weights, self.tokens = cell, weights, np.zeros((T, N), int)
-        self._lookup = None if table is None else Lookup(table, self.tokens)
-        self.x, self.y = np.zeros((T, N, I), dtype), np.zeros((T, N, H), dtype)
-        self.h, self.c = np.zeros((N, H), dtype), np.zeros((N, H), dtype)
+        H, I = weights.w_hh.shape[1], weights.w_ih.shape[1]
+        self._cell, self._weights, self._table = cell, weights, table
+        self._no_x = np.zeros((T, N, I), weights.w_hh.dtype)
+        self.h, self.c = np.zeros((N, H), weights.w_hh.dtype), np.zeros((N, H), weights.w_hh.dtype)
 
     def outgrown(self):
         return False
 
-    def run(self):
-        _, h, c, _ = forward(self._cell, self._weights, self.x, y=self.y, lookup=self._lookup)
+    def run(self, x):
+        lookup = None
+        if self._table is not None:
+            x, lookup = self._no_x, Lookup(self._table, x)
+        y, h, c, _ = forward(self._cell, self._weights, x, lookup=lookup)
         self.h[...] = h
         self.c[...] = h if c is None else c
+        return y
 
 
 def bound(cell, weights, T, N, table=None):

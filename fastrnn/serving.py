@@ -12,8 +12,10 @@ from fastrnn.backend import backend
 from fastrnn.cells import REGISTRY
 from fastrnn.tapes import LayerGradients, LayerTape
 
-_SMALL, _WORK = 1 << 16, 1 << 28  # of a short call: numbers in x, rows times weights
-_TRAINED, _WEIGHTS = 1 << 25, 1 << 18  # rows times weights, and weights, of one in training whose memory is kept
+# of a short call: numbers in a state of all rows, rows times weights, which is within one call of a kernel
+_STATE, _WORK = 1 << 16, 1 << 32
+# the same and weights of one in training, whose memory is kept; and numbers in x, or tokens
+_TRAINED, _WEIGHTS, _SMALL = 1 << 25, 1 << 18, 1 << 16
 
 
 class Spares:
@@ -74,14 +76,15 @@ class ShortCalls:
         self._cell = REGISTRY[layer._cell]
         # a single layer in one direction, on the host, its time axis first
         self.plain = layer.num_layers == 1 and not (layer.bidirectional or layer.batch_first or layer.on_device)
-        self._dtype, self._inputs, self._keys = layer.dtype, layer.input_size, layer._keys(0, 0)
+        self._dtype, self._inputs, self._outputs = layer.dtype, layer.input_size, layer.hidden_size
+        self._keys = layer._keys(0, 0)
         self.weights = sum(map(prod, layer._shapes().values()))  # numbers
 
     def fit(self, x: Any, state: Any, lengths: Any) -> bool:
-        """Whether these arguments make a short call: a single plain layer, few numbers, from a zero state."""
+        """Whether these arguments make a short call: a single plain layer, a fraction of a second, from a zero state."""
         return (
-            self.plain and state is None and lengths is None and type(x) is np.ndarray and 0 < x.size <= _SMALL
-            and x.ndim == 3 and x.dtype == self._dtype and x.shape[2] == self._inputs
+            self.plain and state is None and lengths is None and type(x) is np.ndarray and x.ndim == 3 and x.size > 0
+            and x.dtype == self._dtype and x.shape[2] == self._inputs and x.shape[1] * self._outputs <= _STATE
             and x.shape[0] * x.shape[1] * self.weights <= _WORK
         )  # fmt: skip
 
@@ -97,9 +100,10 @@ class ShortCalls:
         call = spares.take(x.shape)
         if call is None or call.outgrown():
             call = backend().bound(self._cell, form[0][0], *x.shape[:2], table)
-        (call.x if table is None else call.tokens)[...] = x
-        call.run()
-        y, state = call.y.copy(), self._state(call.h.copy(), call.c.copy() if self._cell.memory else None)
+        if not (x.flags.c_contiguous and x.flags.aligned):
+            x = x.copy()
+        y = call.run(x)
+        state = self._state(call.h.copy(), call.c.copy() if self._cell.memory else None)
         spares.give(x.shape, call)
         return y, state
 
@@ -107,7 +111,7 @@ class ShortCalls:
         """y, state at the end, the backend's tape: in memory laid out once, where it is little and few tapes live."""
         x, (T, N, _), prepared = as_array("x", x, x.shape, self._dtype), x.shape, form[0][0]
         loan = None
-        if T * N * self.weights <= _TRAINED and self.weights <= _WEIGHTS:
+        if T * N * self.weights <= _TRAINED and self.weights <= _WEIGHTS and x.size <= _SMALL:
             loan = spares.lend((T, N), lambda: backend().training(self._cell, prepared, T, N))
         if loan is None:
             y, h, c, kept = backend().forward(self._cell, prepared, x, keep=True)

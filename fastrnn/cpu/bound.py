@@ -1,6 +1,6 @@
 """Calls with everything laid out beforehand, for a server, a control loop or short steps of training.
 
-`Bound` runs a short sequence from a zero state; `Stream` one time step after another; both read `x` and write `y`.
+`Bound` runs sequences of a shape from a zero state; `Stream` one time step after another, reads `x` and writes `y`;
 `Training` keeps a tape.
 """
 
@@ -12,7 +12,7 @@ from fastrnn.cell import Cell
 from fastrnn.contract import Array, Lookup
 from fastrnn.cpu.engine import Prepared, Tape, connect, connect_backward, keep_weights
 from fastrnn.cpu.lending import Plan
-from fastrnn.cpu.memory import Block, Layout
+from fastrnn.cpu.memory import Block, Layout, address_of, empty
 from fastrnn.cpu.plan import Backward, Shape, choice_of, forward_plan
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.threads import get_num_threads, launch
@@ -36,28 +36,32 @@ class _Call:
 
 
 class _Inference(_Call):
-    """On an x (steps_of_x, N, I) and a y of its own."""
+    """Without a tape, from a zero state."""
 
-    def __init__(
-        self, cell: Cell, prepared: Prepared, rows: Rows, steps: int, x_t: int, y_t: int, table: Array | None = None
-    ):
-        """table : of a lookup, whose tokens (steps_of_x, N) are the call's own as well"""
+    def __init__(self, cell: Cell, prepared: Prepared, rows: Rows, steps: int, t: int, lookup: Lookup | None = None):
+        """t : rows of x and of y from a step to the next"""
         super().__init__(cell, prepared, rows, steps, keep=False)
         _, dtype, N, I, H, *_ = self._shape
-        work = self._work
-        edges = Block(Layout({"x": ((steps, N, I), dtype), "y": ((steps, N, H), dtype)}))
-        lookup = None if table is None else Lookup(table, np.zeros((steps, N), np.intp))
+        work, x_t, y_t = self._work, t * I, t * H
         connect(work, prepared, rows, work.block, lookup)
-        self.tokens = None if lookup is None else lookup.tokens
-        work.task.set(x=edges.at("x"), y=edges.at("y"), x_t=x_t, x_n=I, y_t=y_t, y_n=H, s0=0, s1=steps)
-        self.x, self.y = edges["x"], edges["y"]
+        work.task.set(
+            s0=0, s1=steps, x_t=x_t, x_n=I, y_t=y_t, y_n=H, x_ahead=work.x_ahead * x_t, y_ahead=work.y_ahead * y_t
+        )  # fmt: skip
         # before even and odd steps, and at the end
         self._hs = work.block["hs"].reshape(3, N, -1)
         self._cs = work.block["cs"].reshape(3, N, -1) if cell.memory else self._hs
-        for array in (self.x, self.y, self._hs, self._cs):
-            array[...] = 0
-        self._H, self._address = H, work.task.address
-        self._alive = (edges, lookup)
+        for states in (self._hs, self._cs):
+            states[...] = 0
+        self._H, self._dtype, self._address = H, dtype, work.task.address
+        self._lookup = lookup  # the words hold addresses only
+
+    def _zeros(self, piece: str, shape: tuple[int, ...]) -> Array:
+        """An array of the call's own, told as that piece of its arguments."""
+        block = Block(Layout({piece: (shape, self._dtype)}))
+        self._work.task.set(**{piece: block.at(piece)})
+        array = block[piece]
+        array[...] = 0
+        return array
 
     def _launch(self, words) -> None:
         team, size = self._team, 1
@@ -69,19 +73,29 @@ class _Inference(_Call):
 
 
 class Bound(_Inference):
-    """T steps of N rows from a zero state: `run` reads x (T, N, I) and tokens (T, N), writes y (T, N, H), h and c (N, H)."""
+    """T steps of N rows from a zero state, after which h and c (N, H) are the state."""
 
     def __init__(self, cell: Cell, prepared: Prepared, T: int, N: int, table: Array | None = None):
-        I, H = prepared.weights.w_ih.shape[1], prepared.weights.w_hh.shape[1]
-        super().__init__(cell, prepared, Rows.of(T, N, None, False), T, N * I, N * H, table)
+        lookup = None if table is None else Lookup(table, np.zeros((T, N), np.intp))
+        super().__init__(cell, prepared, Rows.of(T, N, None, False), T, N, lookup)
+        (_, _, _, I, H, *_), task = self._shape, self._work.task
+        self._own_x = None if table is None else self._zeros("x", (T, N, I))
         self._before = [states[0] for states in (self._hs, self._cs)[: 1 + cell.memory]]
         self.h, self.c = self._hs[2, :, :H], self._cs[2, :, :H]
-        self._words = self._work.task.words
+        self._words, self._x, self._y, self._shape_of_y = task.words, task.place("x"), task.place("y"), (T, N, H)
 
-    def run(self) -> None:
+    def run(self, x: Array) -> Array:
+        """y (T, N, H). x : (T, N, I), contiguous; the tokens (T, N) of a lookup, whose x is zero."""
+        words, y = self._words, empty(self._shape_of_y, self._dtype)
+        if self._lookup is None:
+            words[self._x] = x.ctypes.data
+        else:
+            self._lookup.tokens[...] = x
+        words[self._y] = address_of(y)
         for state in self._before:
             state.fill(0)
-        self._launch(self._words)
+        self._launch(words)
+        return y
 
 
 class Stream(_Inference):
@@ -89,8 +103,8 @@ class Stream(_Inference):
 
     def __init__(self, cell: Cell, prepared: Prepared, N: int):
         # rows that never end: steps 0 and 1 by turns, so that the state moves between the two halves of its buffer
-        super().__init__(cell, prepared, Rows.of(4, N, None, False), 1, 0, 0)
-        self.x, self.y = self.x[0], self.y[0]
+        super().__init__(cell, prepared, Rows.of(4, N, None, False), 1, 0)
+        self.x, self.y = (self._zeros(piece, (N, size)) for piece, size in zip("xy", self._shape[3:5], strict=True))
         self._words, task = [], self._work.task
         for s in (0, 1):
             task.set(s0=s, s1=s + 1)
