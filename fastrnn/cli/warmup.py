@@ -14,9 +14,12 @@ from fastrnn.cells import REGISTRY
 from fastrnn.cli.arguments import chosen
 
 # what serves every cell, and the operations of a decoder's step
-_COMMON = ("product", "pack_weights", "pack_columns", "gemm")
+_COMMON = ("product", "pack_weights", "keep_weights", "gemm")
 _OF_CELL = ("product", "step", "forward", "backward")
-_SEQ2SEQ = ("pack_rows", "linear", "gather", "scatter", "slope", "log_sum", "loss_gradient", "attend", "attend_backward")
+_SEQ2SEQ = (
+    "pack_columns", "pack_rows", "linear", "gather", "scatter", "slope", "log_sum", "loss_gradient", "attend",
+    "attend_backward",
+)  # fmt: skip
 _CHOICES = ("greedy", "sample", "beam", "follow", "forced")
 
 

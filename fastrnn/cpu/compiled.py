@@ -13,7 +13,7 @@ from fastrnn.cpu.kernel import Fields, Kernel, Task, compile_kernel, digest
 _KINDS = {
     "loops": ("forward", "backward"),
     "functions": tuple(functions.NAMES),
-    "gemm": ("pack_weights", "pack_columns", "pack_rows", "gemm"),
+    "gemm": ("pack_weights", "keep_weights", "pack_columns", "pack_rows", "gemm"),
     "dense": ("linear", "gather", "scatter", "slope", "log_sum", "loss_gradient"),
     "attention": ("attend", "attend_backward"),
     "program": ("program", "choose"),

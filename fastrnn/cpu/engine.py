@@ -117,9 +117,9 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
 def keep_weights(work, prepared, block):
     """Copy the weights to the tape's block, as they are now."""
     w_ih, w_hh, *_ = prepared.weights
-    block["w_ih"][...] = w_ih
-    work.pack.set(w=prepared.pack.get("from_w_hh"), out=block.at("panels"))
-    launch(work.pack.address, work.pack.words, packers(w_hh.size))
+    pack, keep = prepared.pack, work.keep
+    keep.set(w=pack.get("from_w_hh"), out=block.at("panels"), copied=pack.get("from_w_ih"), to=block.at("w_ih"))
+    launch(keep.address, keep.words, packers(w_ih.size + w_hh.size))
 
 
 def keep_tape(prepared, rows, block, shape, T, lookup=None):

@@ -26,6 +26,7 @@ PACK_WEIGHTS = Fields(
     ("from_w_ih", "from_w_hh", "from_b_ih", "from_b_hh", "w_ih", "w_hh", "b_ih", "b_hh"), (), ("G", "H", "I", "W", "biases")
 )  # fmt: skip
 PACK_COLUMNS = Fields(("w", "out"), (), ("H", "K", "W"))
+KEEP_WEIGHTS = Fields(("w", "out", "copied", "to"), (), ("H", "K", "W", "size"))
 GEMM = Fields(
     ("a", "b", "c", "sums", "zero", "work"), ("offsets",),
     ("M", "N", "K", "a_m", "a_k", "b_k", "c_m", "depth", "chunk", "work_size"), functions=("product",),
@@ -103,6 +104,21 @@ def build_pack_columns(name, dtype, digest):
         pack_columns(w, w.w, w.H, w.K, w.H, w.W, w.out, w.K * member // team, w.K * (member + 1) // team)
 
     return pack
+
+
+def build_keep_weights(name, dtype, digest):
+    """What a tape keeps of a layer's weights: those of the state in panels of a plain product, `size` others as they are."""
+
+    def keep(member, team, args):
+        _ = digest
+        w = words_of(args, "gemm", "KEEP_WEIGHTS", name, dtype)
+        pack_columns(w, w.w, w.H, w.K, w.H, w.W, w.out, w.K * member // team, w.K * (member + 1) // team)
+        vectors = (w.size + w.L - 1) // w.L
+        for v in range(vectors * member // team, vectors * (member + 1) // team):
+            at, left = v * w.L, w.size - v * w.L
+            store_part(w.to, at, 0, (load_part(w.copied, at, left),), left)
+
+    return keep
 
 
 def build_pack_rows(name, dtype, digest):

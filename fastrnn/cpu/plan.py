@@ -117,7 +117,9 @@ class Forward(_Loop):
         saved, tape = _saved(shape)
         self.tape = Layout(states | tape) if keep else None
         self.x_ahead, self.y_ahead = _steps_ahead(shape, team, self.tape.size if self.tape else 0)
-        self.pack = compiled.task("pack_columns", "", dtype, gemm.PACK_COLUMNS, H=H, K=G * H, W=panel_vectors(1))
+        self.keep = compiled.task(
+            "keep_weights", "", dtype, gemm.KEEP_WEIGHTS, H=H, K=G * H, W=panel_vectors(1), size=G * H * I
+        )  # fmt: skip
         # a program takes one step at a time, and may set other rows and another team
         by_rows = team.size > 1 and not team.by_units and not in_program
         memory, sizes = _memory_of_members(shape, team, by_rows and not keep)
