@@ -88,7 +88,7 @@ class Bound(_Inference):
         """y (T, N, H). x : (T, N, I), contiguous; the tokens (T, N) of a lookup, whose x is zero."""
         words, y = self._words, empty(self._shape_of_y, self._dtype)
         if self._lookup is None:
-            words[self._x] = x.ctypes.data
+            words[self._x] = address_of(x)
         else:
             self._lookup.tokens[...] = x
         words[self._y] = address_of(y)

@@ -12,6 +12,7 @@ from fastrnn.cpu.target import ITEMSIZE
 
 LINE = 64  # bytes: vectors that straddle two cache lines cost two loads
 _ITEMSIZE = ITEMSIZE | {"intp": np.dtype(np.intp).itemsize}
+_BYTE = ctypes.c_char.from_buffer
 _NAMES = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
 
 Pieces = dict[str, tuple[tuple[int, ...], str]]  # name -> shape, dtype
@@ -27,8 +28,8 @@ def name_of_dtype(dtype: Any) -> str:
 
 
 def address_of(array: Any) -> int:
-    """Of an array of our own, contiguous and to be written to (its `ctypes.data` takes a microsecond)."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(array)) if array.size else int(array.ctypes.data)
+    """Of a contiguous array: at once where it may be written to, for its `ctypes.data` takes a microsecond."""
+    return ctypes.addressof(_BYTE(array)) if array.size and array.flags.writeable else int(array.ctypes.data)
 
 
 def spread(n: int, dtype: str) -> int:
