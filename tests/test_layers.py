@@ -410,6 +410,22 @@ def test_short_frozen_calls(name, shape):
 
 
 @names
+@pytest.mark.parametrize("T", [3, 300])
+def test_short_calls_read_x_where_it_is(name, T):
+    layer, rng = build(name), np.random.default_rng(4)
+    x = rng.standard_normal((T, N, I)).astype(np.float32)
+    wanted = layer(x)
+    unaligned = np.zeros(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
+    unaligned[...] = x
+    fixed = x.copy()
+    fixed.setflags(write=False)
+    every_other = np.repeat(x, 2, axis=1)[:, ::2], np.repeat(x, 2, axis=2)[..., ::2]
+    for other in (unaligned, fixed, np.asfortranarray(x), *every_other):
+        before = other.copy()
+        assert same(layer(other), wanted) and same(layer.freeze()(other), wanted) and np.array_equal(other, before)
+
+
+@names
 def test_short_frozen_calls_from_several_threads(name):
     layer = build(name)
     frozen = layer.freeze()
