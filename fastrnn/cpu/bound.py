@@ -17,6 +17,8 @@ from fastrnn.cpu.plan import Backward, Shape, choice_of, forward_plan
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.threads import get_num_threads, launch
 
+_COPIED = 1 << 13  # numbers of x, or of y, that are copied sooner than their address is found
+
 
 class _Call:
     """The forward work of a call, taken for good."""
@@ -79,23 +81,29 @@ class Bound(_Inference):
         lookup = None if table is None else Lookup(table, np.zeros((T, N), np.intp))
         super().__init__(cell, prepared, Rows.of(T, N, None, False), T, N, lookup)
         (_, _, _, I, H, *_), task = self._shape, self._work.task
-        self._own_x = None if table is None else self._zeros("x", (T, N, I))
+        few = T * N * max(I, H) <= _COPIED
+        self._own_x = self._zeros("x", (T, N, I)) if few or table is not None else None
+        self._own_y = self._zeros("y", (T, N, H)) if few else None
         self._before = [states[0] for states in (self._hs, self._cs)[: 1 + cell.memory]]
         self.h, self.c = self._hs[2, :, :H], self._cs[2, :, :H]
         self._words, self._x, self._y, self._shape_of_y = task.words, task.place("x"), task.place("y"), (T, N, H)
 
     def run(self, x: Array) -> Array:
         """y (T, N, H). x : (T, N, I), contiguous; the tokens (T, N) of a lookup, whose x is zero."""
-        words, y = self._words, empty(self._shape_of_y, self._dtype)
-        if self._lookup is None:
-            words[self._x] = address_of(x)
-        else:
+        words, y = self._words, self._own_y
+        if self._lookup is not None:
             self._lookup.tokens[...] = x
-        words[self._y] = address_of(y)
+        elif self._own_x is not None:
+            self._own_x[...] = x
+        else:
+            words[self._x] = address_of(x)
+        if y is None:
+            y = empty(self._shape_of_y, self._dtype)
+            words[self._y] = address_of(y)
         for state in self._before:
             state.fill(0)
         self._launch(words)
-        return y
+        return y.copy() if self._own_y is not None else y
 
 
 class Stream(_Inference):
