@@ -14,7 +14,7 @@ from fastrnn.tapes import LayerGradients, LayerTape
 
 # of a short call: numbers in a state of all rows, rows times weights, which is within one call of a kernel
 _STATE, _WORK = 1 << 16, 1 << 32
-# the same and weights of one in training, whose memory is kept; and numbers in x, or tokens
+# rows times weights, and weights, of a call in training whose memory is kept; numbers in its x, or tokens of any short call
 _TRAINED, _WEIGHTS, _SMALL = 1 << 25, 1 << 18, 1 << 16
 
 
@@ -100,8 +100,6 @@ class ShortCalls:
         call = spares.take(x.shape)
         if call is None or call.outgrown():
             call = backend().bound(self._cell, form[0][0], *x.shape[:2], table)
-        if not (x.flags.c_contiguous and x.flags.aligned):
-            x = x.copy()
         y = call.run(x)
         state = self._state(call.h.copy(), call.c.copy() if self._cell.memory else None)
         spares.give(x.shape, call)

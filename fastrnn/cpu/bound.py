@@ -89,13 +89,14 @@ class Bound(_Inference):
         self._words, self._x, self._y, self._shape_of_y = task.words, task.place("x"), task.place("y"), (T, N, H)
 
     def run(self, x: Array) -> Array:
-        """y (T, N, H). x : (T, N, I), contiguous; the tokens (T, N) of a lookup, whose x is zero."""
+        """y (T, N, H). x : (T, N, I) of any strides; the tokens (T, N) of a lookup, whose x is zero."""
         words, y = self._words, self._own_y
         if self._lookup is not None:
             self._lookup.tokens[...] = x
         elif self._own_x is not None:
             self._own_x[...] = x
         else:
+            x = x if x.flags.c_contiguous and x.flags.aligned else x.copy()
             words[self._x] = address_of(x)
         if y is None:
             y = empty(self._shape_of_y, self._dtype)

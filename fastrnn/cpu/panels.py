@@ -11,20 +11,26 @@ from fastrnn.cpu.tile import product
 
 
 @helper
-def input_panel(w, panel, vectors, following, count, x_at, to, to_step):
-    """to[i] = W_ih x[x_at[i]] + b_ih for the units of a panel; asks for `following`, what is needed next, on the way."""
-    line, v0 = w.G * w.L, panel * w.W
-    row = min(w.W, w.V - v0) * line
-    weights = shift(w.w_ih, v0 * line * w.I)
-    start, start_step = shift(w.b_ih, v0 * line), 0
-    for k0 in range(0, max(1, w.I), w.x_run):
-        k1 = min(w.I, k0 + w.x_run)
-        after = shift(weights, k1 * row) if k1 < w.I else following
+def sums_of_rows(w, vectors, count, a, a_rows, terms, run, weights, row, bias, to, to_step, following):
+    """to[i] = bias + Σ_k a[a_rows[i] + k] weights[k] for the vectors of a panel, a run of terms after the other; asks for
+    `following`, what is needed next, on the way."""
+    start, start_step = bias, 0
+    for k0 in range(0, max(1, terms), run):
+        k1 = min(terms, k0 + run)
+        after = shift(weights, k1 * row) if k1 < terms else following
         product(
-            w.product, vectors, count, shift(w.x, k0), x_at, 1, shift(weights, k0 * row), row, start, start_step,
+            w.product, vectors, count, shift(a, k0), a_rows, 1, shift(weights, k0 * row), row, start, start_step,
             to, to_step, k1 - k0, after, row,
         )  # fmt: skip
         start, start_step = to, to_step
+
+
+@helper
+def input_panel(w, panel, vectors, following, count, x_at, to, to_step):
+    """to[i] = W_ih x[x_at[i]] + b_ih for the units of a panel."""
+    line, v0 = w.G * w.L, panel * w.W
+    row, weights, bias = min(w.W, w.V - v0) * line, shift(w.w_ih, v0 * line * w.I), shift(w.b_ih, v0 * line)
+    sums_of_rows(w, vectors, count, w.x, x_at, w.I, w.x_run, weights, row, bias, to, to_step, following)
 
 
 @helper
@@ -94,20 +100,11 @@ def spread_branches(w, sums, row, branches, count, branch):
 
 @helper
 def recurrent_panel(w, panel, following, count, branches, pre, pre_step, mine):
-    """The recurrent product for the units of a panel, a block of its terms after the other, and the cell's arithmetic."""
+    """The recurrent product for the units of a panel, and the cell's arithmetic."""
     line, v0 = w.G * w.L, panel * w.W
-    row = min(w.W, w.V - v0) * line
+    row, weights, bias = min(w.W, w.V - v0) * line, shift(w.w_hh, v0 * line * w.H), shift(w.b_hh, v0 * line)
     _, vectors = units_of(w, panel)
-    weights = shift(w.w_hh, v0 * line * w.H)
-    start, start_step = shift(w.b_hh, v0 * line), 0
-    for k0 in range(0, w.H, w.run):
-        k1 = min(w.H, k0 + w.run)
-        after = shift(weights, k1 * row) if k1 < w.H else following
-        product(
-            w.product, vectors, branches, shift(mine.h, k0), mine.origin, 1, shift(weights, k0 * row), row,
-            start, start_step, mine.sums, row, k1 - k0, after, row,
-        )  # fmt: skip
-        start, start_step = mine.sums, row
+    sums_of_rows(w, vectors, branches, mine.h, mine.origin, w.H, w.run, weights, row, bias, mine.sums, row, following)
     if w.y_ahead != 0:
         ask_ahead(w, panel, count, mine)
     spread_branches(w, mine.sums, row, branches, count, mine.branch)
