@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 from numba import cuda
 
-from fastrnn.cuda.target import SIMULATED, held, most_sums
+from fastrnn.cuda.target import SIMULATED, held, held_singles, most_sums
 
 
 class Limits(NamedTuple):
     blocks: int  # that run at the same time, one on each multiprocessor
     shared: int  # bytes of shared memory for a block
-    held: int  # weights that a lane may hold in registers
+    held: int  # registers of weights that a lane may have
+    singles: int  # of single precision, where scalar units multiply
     sums: int = 64  # that a lane may add up at a time
     tensor: bool = False  # whether its tensor cores multiply all types of 16 bits
 
@@ -20,11 +21,12 @@ class Limits(NamedTuple):
 def limits(number: int) -> Limits:
     """Of the device of that number."""
     if SIMULATED:
-        return Limits(1, 48 << 10, held((0, 0)), tensor=True)
+        return Limits(1, 48 << 10, held((0, 0)), held_singles((0, 0)), tensor=True)
     device = cuda.gpus[number]
     shared = device.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
     capability = device.compute_capability
-    return Limits(device.MULTIPROCESSOR_COUNT, shared, held(capability), most_sums(capability), capability >= (8, 0))
+    registers = held(capability), held_singles(capability), most_sums(capability)
+    return Limits(device.MULTIPROCESSOR_COUNT, shared, *registers, capability >= (8, 0))
 
 
 def missing() -> str:

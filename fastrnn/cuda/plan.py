@@ -123,7 +123,8 @@ def fits(limit: Limits, cut: Cut, dtype: str, H: int, K: int) -> bool:
         return False
     if form.where == REGISTERS and (not tile.holds(-(-H // cut.slices), K) or form.terms > _UNROLLED):
         return False
-    return form.registers(dtype) <= limit.held
+    single = dtype == "float32" and not tile.apart
+    return form.registers(dtype) <= (limit.singles if single else limit.held)
 
 
 def _step(cut: Cut, dtype: str, size: int, rows: int, K: int) -> float:

@@ -37,7 +37,8 @@ def device(monkeypatch):
         return
     from tests.cuda.blocks import blocks_at_once
 
+    limits = devices.limits(0)._replace(blocks=6)
     for module in (engine, devices):
-        monkeypatch.setattr(module, "limits", lambda number: devices.Limits(6, 48 << 10, target.held((9, 0)), tensor=True))
+        monkeypatch.setattr(module, "limits", lambda number: limits)
     with blocks_at_once():
         yield cuda

@@ -22,10 +22,10 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 CAPABILITIES = ((7, 5), (8, 0), (9, 0), (10, 0))
 I64 = types.int64
 REGISTERS = 65536  # of a multiprocessor: a block has to fit
-# what a kernel may use: registers of a thread, bytes of static shared memory; none may spill
+# what a kernel may use: registers of a thread, bytes of static shared memory; none may spill but one whose lanes hold most
 BUDGET = {
     "forward": (232, 0),
-    "forward-wide": (255, 0),  # many sums of a lane: the compiler takes what one block of a multiprocessor may
+    "forward-wide": (255, 0),  # many sums of a lane, or weights: the compiler takes what one block of a multiprocessor may
     "backward": (255, 0),  # what it needs of the step before is there while the product is computed
     "multiply64": (128, 8448),
     "multiply128": (192, 8448),
@@ -35,6 +35,7 @@ BUDGET = {
     "follow": (64, 0),
 }
 BUDGET |= {"multiply64_float64": (160, 16896), "multiply128_float64": (255, 16896)}
+SPILLED, HELD = 96, 96  # bytes that are stored or loaded where a lane holds more weights in registers than this
 DYNAMIC = 64 << 10  # bytes of shared memory for the sums of a loop: what the smallest device here has
 
 
@@ -59,7 +60,8 @@ def forms(tiles, dtype, gates):
     large, wide, many = (t if dtype == "float64" else t.in_pairs() for t in (large, wide, many))
     yield from (plan.Form(tile, plan.SHARED, 0) for tile in dict.fromkeys((small, words, large, many)))
     yield from (plan.Form(tile, plan.STREAMED, 0) for tile in (words, large))
-    for most in sorted({target.held(capability) for capability in CAPABILITIES}):
+    lanes = target.held_singles if dtype == "float32" else target.held
+    for most in sorted({lanes(capability) for capability in CAPABILITIES}):
         for tile in (words, wide):
             terms = (most // 2 if dtype == "float64" else most) // (tile.units * gates)
             yield plan.Form(tile, plan.REGISTERS, min(1 << terms.bit_length() - 1, plan._UNROLLED))
@@ -145,7 +147,7 @@ def kernels(dtype):
                 passed = table if form.tile.each == 2 else real
                 arguments = (q, stored, stored, real, real, passed, table, real, batch)
                 kernel = loops.forward(cell, dtype, form, keep)
-                kind = "forward-wide" if form.tile.units > 1 or form.tile.sums > 32 else "forward"
+                kind = "forward-wide" if form.tile.units > 1 or max(form.tile.sums, form.held / 2) > 32 else "forward"
                 yield f"forward-{cell}-{named(form)}-{'tape' if keep else 'bare'}", kind, kernel, arguments, form
         for form in forms(target.backward_tiles(dtype), dtype, 1):
             passed = table if form.tile.each == 2 else real
@@ -197,11 +199,11 @@ def assembled(kernel, arguments, capability, folder, monkeypatch):
     return find(r"Used (\d+) registers"), find(r"(\d+) bytes smem"), find(r"(\d+) bytes stack frame"), spilled
 
 
-def check(found, kind, dtype, threads):
+def check(found, kind, dtype, threads, spilling):
     registers, shared, stack, spilled = found
     most, room = BUDGET.get(f"{kind}_{dtype}", BUDGET[kind])
-    assert spilled == 0
-    assert stack == 0
+    assert spilled <= (SPILLED if spilling else 0)
+    assert stack <= (SPILLED if spilling else 0) // 2
     assert registers <= most
     assert registers * threads <= REGISTERS
     assert shared <= room
@@ -219,9 +221,10 @@ THREADS = {
 
 
 def within_budget(dtype, name, capability, folder, monkeypatch):
-    kind, kernel, arguments, *_ = FOUND[dtype, name]
+    kind, kernel, arguments, *forms = FOUND[dtype, name]
     found = assembled(kernel, arguments, capability, folder, monkeypatch)
-    check(found, kind, dtype, THREADS.get(kind, target.ELEMENTWISE))
+    spilling = any(form.registers(dtype) > HELD for form in forms)
+    check(found, kind, dtype, THREADS.get(kind, target.ELEMENTWISE), spilling)
 
 
 def brief(dtype, name, capability):
@@ -237,11 +240,16 @@ def brief(dtype, name, capability):
     return dtype == "float32" and largest and "rnn" not in name
 
 
+def single(dtype, form):
+    """Whether scalar units multiply numbers of single precision."""
+    return dtype == "float32" and not form.tile.apart
+
+
 def planned(dtype, name, capability):
     """Whether a device may be given that kernel: a lane holds no more weights and sums than the device's limits allow."""
     _, _, _, *forms = FOUND[dtype, name]
     return all(
-        form.registers(dtype) <= target.held(capability)
+        form.registers(dtype) <= (target.held_singles if single(dtype, form) else target.held)(capability)
         and form.tile.sums <= target.most_sums(capability)
         and (capability >= (8, 0) or not form.tile.apart)
         for form in forms

@@ -129,7 +129,7 @@ def bits_of_cut(device, p, dtype, cut, monkeypatch):
 
     def forced(tiles, N, H, K):
         found = plan.cut_of(tiles[tile], where, dtype, N, H, K, slices, groups)
-        assert plan.fits(devices.Limits(6, 1 << 20, 1 << 10), found, dtype, H, K)
+        assert plan.fits(devices.Limits(6, 1 << 20, 1 << 10, 1 << 10), found, dtype, H, K)
         return found
 
     forward = lambda limit, name, dtype, N, H: forced(target.forward_tiles(name, dtype, True), N, H, H)  # noqa: E731
