@@ -2,6 +2,7 @@
 
 import threading
 from functools import cache, lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from fastrnn.cuda.launching import Grid, current_device, fill, launch
 from fastrnn.cuda.plan import Cut
 from fastrnn.cuda.rows import Loop, Rows
 from fastrnn.cuda.scalars import bits_of, real_name
-from fastrnn.cuda.target import ELEMENTWISE, SIMULATED, SQUARES, Square
+from fastrnn.cuda.target import ELEMENTWISE, ITEM, SIMULATED, SQUARES, Square
 from fastrnn.cuda.tiles import Tile
 
 _MOST_BLOCKS = 1 if SIMULATED else 1024  # of a launch that copies
 _PER_THREAD = 2  # CUDA's name for the stream that each thread has for its own
+_ALIGNED = 64  # numbers: pieces of one memory begin where a library's own do, at multiples of 256 bytes
 _GROUPS = 1024  # of rows, at most: a counter each
 _FILL = 6 if SIMULATED else 264  # squares that fill a large device twice; sums are cut into parts until there are as many
 
@@ -38,26 +40,27 @@ class Call:
 
     def room(self, size: int, dtype: str) -> Any:
         """New memory as kernels see it."""
-        return self.view(self.empty((max(size, 1),), dtype))
+        return self.flat(self.empty((max(size, 1),), dtype))
 
-    def passed(self, cut: Cut, rows: Rows, kept: Any, K: int, dtype: str) -> Any:
+    def rooms(self, dtype: str, *sizes: int) -> list[Any]:
+        """The same several times, from one piece of memory: each piece takes its time."""
+        ends = list(accumulate(-(-max(size, 1) // _ALIGNED) * _ALIGNED for size in sizes))
+        whole = self.room(ends[-1], dtype)
+        return [whole[start : start + size] for start, size in zip((0, *ends), sizes, strict=False)]
+
+    def passed(self, cut: Cut, rows: Rows, kept: Any, own: Any, K: int, dtype: str) -> Any:
         """Memory through which a loop's blocks pass rows of K numbers, missing (all-ones) until they are written: what the
-        loop keeps of them anyway, or memory of their own."""
+        loop keeps of them anyway, or their own, see `passing`."""
         tile = cut.form.tile
         if isinstance(tile, Tile):
             self.fill(kept, -1)
             return kept if tile.each == 1 else kept.view(np.int64)
-        total, width = rows.steps * cut.groups * tile.place_for(rows.N, cut.groups), tile.width(K)
-        own = self.room(total * width, dtype).view(bits_of(dtype))
+        total, width = _passed_rows(cut, rows), tile.width(K)
+        own = own.view(bits_of(dtype))
         self.fill(own, -1)
         if width > K:
             self.each(moves.clear_behind(tile), total * (width - K), total, K, width, own)
         return own
-
-    def told(self, cut: Cut, rows: Rows, H: int, K: int, given: bool) -> Loop:
-        """What a loop's kernel is told of the batch, of whose rows blocks pass each other K numbers."""
-        tile = cut.form.tile
-        return rows.loop(H, cut.groups, given, tile.width(K), tile.place_for(rows.N, cut.groups))
 
     def weights(self, cut: Cut, w: Any, dtype: str) -> Any:
         """A loop's weights as its blocks read them."""
@@ -74,7 +77,7 @@ class Call:
         return self.kind.view(x)
 
     def flat(self, x: Any) -> Any:
-        return self.view(x).ravel()
+        return self.kind.flat(x)
 
     def launch(self, kernel: Any, grid: tuple[int, ...], threads: int, *args: Any) -> None:
         launch(kernel, Grid(self.number, self.stream, grid, threads), args)
@@ -155,6 +158,23 @@ class Call:
             self.each(moves.convert(real, dtype), n, n, 1, sums, target, 0)
         if bias is not None:
             self.kind.add_rows(self.kind.matrix(d, (q.K, q.M), (q.M, 1)), bias)
+
+
+def told_of(cut: Cut, rows: Rows, H: int, K: int, given: bool) -> Loop:
+    """What a loop's kernel is told of the batch, of whose rows blocks pass each other K numbers."""
+    tile = cut.form.tile
+    return rows.loop(H, cut.groups, given, tile.width(K), tile.place_for(rows.N, cut.groups))
+
+
+def passing(cut: Cut, rows: Rows, K: int, dtype: str) -> int:
+    """How many numbers of the type of sums take as much memory as blocks have of their own to pass each other those."""
+    if not cut.form.tile.apart:
+        return 0
+    return -(-_passed_rows(cut, rows) * cut.form.tile.width(K) * ITEM[dtype] // ITEM[real_name(dtype)])
+
+
+def _passed_rows(cut: Cut, rows: Rows) -> int:
+    return rows.steps * cut.groups * cut.form.tile.place_for(rows.N, cut.groups)
 
 
 def _count(square: Square, q: gemm.Product) -> int:

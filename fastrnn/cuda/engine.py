@@ -5,16 +5,18 @@ Numba does, when it frees memory, which CuPy and PyTorch keep.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from fastrnn.contract import Gradients
 from fastrnn.cuda import gemm, loops, moves
-from fastrnn.cuda.call import Call
+from fastrnn.cuda.call import Call, passing, told_of
 from fastrnn.cuda.devices import limits
-from fastrnn.cuda.kinds import dtype_of
-from fastrnn.cuda.plan import backward_cut, forward_cut
-from fastrnn.cuda.rows import Rows
+from fastrnn.cuda.kinds import dtype_of, kind_of
+from fastrnn.cuda.plan import Cut, backward_cut, forward_cut
+from fastrnn.cuda.rows import Loop, Rows
 from fastrnn.cuda.scalars import real_name
+from fastrnn.cuda.target import SIMULATED
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,48 +40,91 @@ class Tape:
         return sum(a.size * a.dtype.itemsize for a in (self.tables, self.x, self.kept, self.w_ih, self.w_hh))
 
 
+class Prepared:
+    """Weights as kernels see them: the memory that their arrays have."""
+
+    def __init__(self, weights):
+        self._arrays, self._kind = weights, kind_of(weights.w_hh)
+        self.H = weights.w_hh.shape[1]
+        self.look()
+
+    def look(self):
+        self.w_ih, self.w_hh, self.b_ih, self.b_hh = self._arrays.map(self._kind.held)
+
+    def moved(self):
+        """Whether an array has other memory than before, as PyTorch's can."""
+        seen = self.w_ih, self.w_hh, self.b_ih, self.b_hh
+        pairs = zip(self._arrays, seen, strict=True)
+        return any(x is not None and self._kind.pointer(x) != memory.pointer for x, memory in pairs)
+
+
 def prepare(cell, weights):
-    return weights
+    return Prepared(weights)
 
 
 def refresh(weights):
-    """Nothing to do: they are used as they are."""
+    """Their numbers are used as they are; here it is seen where they are."""
+    if not SIMULATED and weights.moved():
+        weights.look()
+
+
+class Planned(NamedTuple):
+    """What a forward call's sizes say."""
+
+    cut: Cut
+    kernel: Any  # of the loop
+    told: Loop
+    product: gemm.Product  # the input's
+    sizes: tuple[int, ...]  # numbers of the input's sums, of what blocks pass each other, and without a tape of what is kept
+    kept: int
+
+
+def _planned(limit, cell, dtype, rows, I, H, keep, given):
+    """given : whether there are b_ih and b_hh"""
+    cut, width = forward_cut(limit, cell.name, dtype, rows.N, H), cell.n_gates * H
+    kept = _kept(cell, rows, H, keep, cut.form.tile.apart)
+    sizes = rows.total * width, passing(cut, rows, H, dtype)
+    product = gemm.Product(rows.total, width, I, a_m=I, a_k=1, b_k=1, b_n=I, biased=int(given[0]))
+    kernel, told = loops.forward(cell.name, dtype, cut.form, keep), told_of(cut, rows, H, H, given[1])
+    return Planned(cut, kernel, told, product, sizes if keep else (*sizes, kept), kept)
+
+
+_planned_before = lru_cache(256)(_planned)
 
 
 def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None, lookup=None):
     if lookup is not None:
         raise NotImplementedError("sequence to sequence on a device: got device arrays, wanted NumPy arrays")
-    (T, N, I), G, H, dtype = x.shape, cell.n_gates, weights.w_hh.shape[1], dtype_of(x)
+    (T, N, I), H, dtype = x.shape, weights.H, dtype_of(x)
     call, rows, real = Call(x), Rows.of(T, N, lengths, reverse), real_name(dtype)
-    tables, total = call.tables(rows), rows.total
+    given = weights.b_ih is not None, weights.b_hh is not None
+    planned = (_planned if rows.ragged else _planned_before)(limits(call.number), cell, dtype, rows, I, H, keep, given)
+    tables, total, cut = call.tables(rows), rows.total, planned.cut
     y = call.empty((T, N, H), dtype) if y is None else y
     if rows.ragged:
         call.steps(moves.clear(dtype), N * H, T, rows.loop(H), T, tables, call.view(y))
     state = call.empty((2, N, H), real)
-    _load_states(call, state, (h0, c0), N * H, dtype)
+    flat_state = call.flat(state)
+    _load_states(call, flat_state, (h0, c0), N * H, dtype)
     xs = _packed(call, rows, tables, x, keep)
-    sums = call.room(total * G * H, real)
-    q = gemm.Product(total, G * H, I, a_m=I, a_k=1, b_k=1, b_n=I, biased=int(weights.b_ih is not None))
-    w_ih, w_hh = call.flat(weights.w_ih), call.flat(weights.w_hh)
-    call.multiply(q, xs, dtype, w_ih, dtype, None if weights.b_ih is None else call.view(weights.b_ih), sums)
-    plan = forward_cut(limits(call.number), cell.name, dtype, N, H)
-    kept = call.room(_kept(cell, rows, H, keep, plan.form.tile.apart), real)
+    # with a tape what is kept is memory of its own
+    sums, own, *kept = call.rooms(real, *planned.sizes)
+    kept = kept[0] if kept else call.room(planned.kept, real)
+    call.multiply(planned.product, xs, dtype, weights.w_ih, dtype, weights.b_ih, sums)
     if total:
-        given = weights.b_hh is not None
-        passed = call.passed(plan, rows, kept[: total * H], H, dtype)
+        passed = call.passed(cut, rows, kept[: total * H], own, H, dtype)
         call.launch_loop(
-            loops.forward(cell.name, dtype, plan.form, keep), plan,
-            call.told(plan, rows, H, H, given), call.weights(plan, w_hh, dtype),
-            call.view(weights.b_hh) if given else w_hh, sums, kept, passed, tables, call.flat(state), call.view(y),
+            planned.kernel, cut, planned.told, call.weights(cut, weights.w_hh, dtype),
+            weights.b_hh if given[1] else weights.w_hh, sums, kept, passed, tables, flat_state, call.view(y),
         )  # fmt: skip
     tape = None
     if keep:
+        w_ih, w_hh = weights.w_ih, weights.w_hh
         copy_ih, copy_hh = call.room(w_ih.size, dtype), call.room(w_hh.size, dtype)
         call.each(moves.convert(dtype, dtype), w_ih.size, w_ih.size, 1, w_ih, copy_ih, 0)
-        call.each(moves.transpose(dtype), w_hh.size, G * H, H, w_hh, copy_hh)
-        biases = weights.b_ih is not None, weights.b_hh is not None
+        call.each(moves.transpose(dtype), w_hh.size, cell.n_gates * H, H, w_hh, copy_hh)
         like = call.empty((1, 1, 1), dtype)
-        tape = Tape(rows, tables, dtype, (T, I, H), biases, xs, kept, copy_ih, copy_hh, like)
+        tape = Tape(rows, tables, dtype, (T, I, H), given, xs, kept, copy_ih, copy_hh, like)
     h_n, c_n = _states(call, state, dtype)
     return y, h_n, c_n if cell.memory else None, tape
 
@@ -104,10 +149,10 @@ def _packed(call, rows, tables, x, keep):
 
 def _load_states(call, into, given, size, dtype):
     if all(x is None for x in given):
-        call.fill(call.flat(into), 0)
+        call.fill(into, 0)
         return
     for k, x in enumerate(given):
-        call.convert(x, dtype, call.flat(into), real_name(dtype), k * size, size)
+        call.convert(x, dtype, into, real_name(dtype), k * size, size)
 
 
 def _states(call, state, dtype):
@@ -125,21 +170,21 @@ def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     rows, dtype, (_, I, H), G = tape.rows, tape.dtype, tape.sizes, cell.n_gates
     call, N, total, real = Call(tape.like), rows.N, rows.total, real_name(dtype)
     state = call.empty((2, N, H), real)
-    _load_states(call, state, (dh_n, dc_n), N * H, dtype)
+    flat_state = call.flat(state)
+    _load_states(call, flat_state, (dh_n, dc_n), N * H, dtype)
     size = total * G * H
     of_sums = 0 if cell.shares_gradient else size  # where those of the state's product are
-    d = call.room(of_sums + size, real)
-    plan = backward_cut(limits(call.number), dtype, N, H, G * H)
+    cut = backward_cut(limits(call.number), dtype, N, H, G * H)
+    d, own = call.rooms(real, of_sums + size, passing(cut, rows, G * H, dtype))
     if total:
-        passed = call.passed(plan, rows, d[of_sums : of_sums + size], G * H, dtype)
+        passed = call.passed(cut, rows, d[of_sums:], own, G * H, dtype)
         call.launch_loop(
-            loops.backward(cell.name, dtype, plan.form), plan,
-            call.told(plan, rows, H, G * H, dy is not None), call.weights(plan, tape.w_hh, dtype), tape.kept, tape.tables,
-            call.flat(state), call.view(tape.like if dy is None else dy), d, passed,
+            loops.backward(cell.name, dtype, cut.form), cut,
+            told_of(cut, rows, H, G * H, dy is not None), call.weights(cut, tape.w_hh, dtype), tape.kept, tape.tables,
+            flat_state, call.view(tape.like if dy is None else dy), d, passed,
         )  # fmt: skip
     elif not cell.memory:
-        flat = call.flat(state)
-        dh, dc = flat[: N * H], flat[N * H :]
+        dh, dc = flat_state[: N * H], flat_state[N * H :]
         call.each(moves.combine(real, moves.SUM), N * H, N * H, dh, dc, dh)
     d, d_dtype, hs, h_dtype = _operands(call, d, tape.kept, total * H, dtype)
     dx = _input_gradient(call, tape, d, d_dtype)

@@ -50,12 +50,39 @@ class Numba:
         name = dtype_of(x)
         return Memory(*self.place(x), "int16" if name == "bfloat16" else name, x)
 
+    def flat(self, x: Any) -> Any:
+        """The same of a contiguous array, on one axis."""
+        if SIMULATED:
+            return self.simulated(x).ravel()
+        assert self.dense(x)
+        name = dtype_of(x)
+        return Memory(self.pointer(x), (self.size(x),), None, "int16" if name == "bfloat16" else name, x)
+
+    def held(self, x: Any) -> Any:
+        """The same for many calls."""
+        memory = self.flat(x)
+        if not SIMULATED:
+            memory.matrices = {}
+        return memory
+
     def simulated(self, x: Any) -> Any:
         return x
 
+    def size(self, x: Any) -> int:
+        """How many numbers it has."""
+        return x.size
+
+    def dense(self, x: Any) -> bool:
+        """Whether it is contiguous."""
+        return x.is_c_contiguous()
+
+    def pointer(self, x: Any) -> int:
+        """Where it is."""
+        return x.__cuda_array_interface__["data"][0]
+
     def place(self, x: Any) -> tuple[int, tuple[int, ...], tuple[int, ...] | None]:
-        """Where it is, its shape and its strides in bytes, or None where it is contiguous."""
-        return x.__cuda_array_interface__["data"][0], x.shape, x.strides
+        """The same, its shape and its strides in bytes, or None where it is contiguous."""
+        return self.pointer(x), x.shape, x.strides
 
     def stream(self) -> int:
         """The handle of the one in use."""
@@ -73,7 +100,7 @@ class Numba:
 
     def contiguous(self, x: Any, name: str) -> Any:
         """x, or a contiguous copy."""
-        if not x.is_c_contiguous():
+        if not self.dense(x):
             raise ValueError(f"{name}: got a strided array of Numba, wanted a contiguous one")
         return x
 
@@ -111,6 +138,15 @@ class Numba:
 
     def matrix(self, memory: Any, shape: tuple[int, int], steps: tuple[int, int]) -> Any:
         """A view of memory of this kind; steps : numbers from row to row and from column to column."""
+        known = memory.matrices
+        if known is None:
+            return self.strided(memory, shape, steps)
+        if (shape, steps) not in known:
+            known[shape, steps] = self.strided(memory, shape, steps)
+        return known[shape, steps]
+
+    def strided(self, memory: Any, shape: tuple[int, int], steps: tuple[int, int]) -> Any:
+        """The same, made now."""
         raise NotImplementedError
 
     def multiply(self, a: Any, b: Any, bias: Any, c: Any) -> None:
@@ -139,8 +175,11 @@ class CuPy(Numba):
     def simulated(self, x):
         return cuda.from_cuda_array_interface(x.__cuda_array_interface__, owner=x, sync=False)
 
-    def place(self, x):
-        return x.data.ptr, x.shape, x.strides
+    def pointer(self, x):
+        return x.data.ptr
+
+    def dense(self, x):
+        return x.flags.c_contiguous
 
     def stream(self):
         return sys.modules["cupy"].cuda.get_current_stream().ptr
@@ -173,7 +212,7 @@ class CuPy(Numba):
     def multiplies(self, *dtypes):
         return not SIMULATED and len(set(dtypes)) == 1 and dtypes[0] in ("float32", "float64")
 
-    def matrix(self, memory, shape, steps):
+    def strided(self, memory, shape, steps):
         at, item = memory.owner.data, memory.dtype.itemsize
         strides = tuple(step * item for step in steps)
         return sys.modules["cupy"].ndarray(shape, memory.dtype, at + (memory.pointer - at.ptr), strides)
@@ -194,9 +233,20 @@ class Torch(CuPy):
         torch = sys.modules["torch"]
         return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
 
+    def size(self, x):
+        return x.numel()
+
+    def pointer(self, x):
+        return x.data_ptr()
+
+    def dense(self, x):
+        return x.is_contiguous()
+
     def place(self, x):
+        if self.dense(x):
+            return x.data_ptr(), tuple(x.shape), None
         size = x.element_size()
-        return x.data_ptr(), tuple(x.shape), None if x.is_contiguous() else tuple(size * step for step in x.stride())
+        return x.data_ptr(), tuple(x.shape), tuple(size * step for step in x.stride())
 
     def stream(self):
         torch = sys.modules["torch"]
@@ -212,7 +262,7 @@ class Torch(CuPy):
         half = len(set(dtypes)) == 1 and dtypes[0] in ("float16", "bfloat16") and _single_from_half()
         return (not SIMULATED and half) or super().multiplies(*dtypes)
 
-    def matrix(self, memory, shape, steps):
+    def strided(self, memory, shape, steps):
         owner = memory.owner
         start = owner.storage_offset() + (memory.pointer - owner.data_ptr()) // owner.element_size()
         return owner.as_strided(shape, steps, start)

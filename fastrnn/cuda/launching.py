@@ -26,14 +26,19 @@ if not SIMULATED:
 class Memory:
     """An array on a device as kernels see it: where it is, its shape, strides in bytes, and type. It holds its owner."""
 
-    __slots__ = ("form", "item", "owner", "pointer", "shape", "size", "strides")
+    __slots__ = ("form", "item", "matrices", "owner", "pointer", "shape", "size", "strides")
 
     def __init__(self, pointer: int, shape: tuple[int, ...], strides: tuple[int, ...] | None, dtype: str, owner: Any):
         """strides : None for those of a contiguous array"""
-        self.pointer, self.shape, self.size, self.item, self.owner = pointer, shape, prod(shape), _SIZES[dtype], owner
-        dense = _dense(shape, self.item)
+        self.pointer, self.shape, self.owner, item = pointer, shape, owner, _SIZES[dtype]
+        self.strides: tuple[int, ...]
+        self.matrices: dict | None = None  # its library's views of memory that serves many calls, see kinds.py
+        if len(shape) == 1 and strides is None:  # most are, and a call has many
+            self.size, self.item, self.strides, self.form = shape[0], item, (item,), _ON_ONE_AXIS[dtype]
+            return
+        dense = _dense(shape, item)
         contiguous = strides is None or _same(shape, strides, dense)
-        self.strides = dense if strides is None or contiguous else strides
+        self.size, self.item, self.strides = prod(shape), item, dense if strides is None or contiguous else strides
         self.form = dtype, len(shape), "C" if contiguous else "A"
 
     @property
@@ -50,8 +55,8 @@ class Memory:
 
     def view(self, dtype: Any) -> "Memory":
         """The same memory on one axis of another type."""
-        name, size = np.dtype(dtype).name, self.size * self.item
-        return Memory(self.pointer, (size // _SIZES[name],), None, name, self.owner)
+        name = _name(dtype)
+        return Memory(self.pointer, (self.size * self.item // _SIZES[name],), None, name, self.owner)
 
     def __getitem__(self, part: slice) -> "Memory":
         """A part of one axis."""
@@ -60,6 +65,12 @@ class Memory:
 
 
 _SIZES = {name: np.dtype(name).itemsize for name in ("float64", "float32", "float16", "int64", "int32", "int16")}
+_ON_ONE_AXIS = {name: (name, 1, "C") for name in _SIZES}
+
+
+@lru_cache(64)
+def _name(dtype: Any) -> str:
+    return np.dtype(dtype).name
 
 
 @lru_cache(4096)
@@ -98,14 +109,38 @@ def launch(kernel: Any, grid: Grid, args: tuple[Any, ...]) -> None:
     forms: list[Any] = []
     _spell(args, words, forms)
     function = _function(kernel, grid, tuple(forms), args)
-    given = array("q", words)  # alive until the driver has copied them
-    start = given.buffer_info()[0]
-    places = array("q", range(start, start + 8 * len(words), 8))  # of each word, which is what the driver takes
     x, y, z = (*grid.blocks, 1, 1)[:3]
-    sizes = x, y, z, grid.threads, 1, 1, grid.shared, grid.stream, places.buffer_info()[0]
+    sizes = x, y, z, grid.threads, 1, 1, grid.shared, grid.stream, _written.put(words)
     check(
         binding.cuLaunchCooperativeKernel(function, *sizes) if grid.together else binding.cuLaunchKernel(function, *sizes, 0)
     )
+
+
+class _Written(threading.local):
+    """A thread's memory for the words of a launch, which the driver copies before it returns."""
+
+    def __init__(self) -> None:
+        self._hold(256)
+
+    def _hold(self, size: int) -> None:
+        self._words = array("q", bytes(8 * size))
+        start = self._words.buffer_info()[0]
+        self._places = array("q", range(start, start + 8 * size, 8))
+
+    def put(self, words: list[int]) -> int:
+        """Where the place of each word is, which is what the driver takes."""
+        if len(words) > len(self._words):
+            self._hold(2 * len(words))
+        _packing(len(words)).pack_into(self._words, 0, *words)
+        return self._places.buffer_info()[0]
+
+
+_written = _Written()
+
+
+@lru_cache(64)
+def _packing(size: int) -> struct.Struct:
+    return struct.Struct(f"{size}q")
 
 
 def fill(memory: Memory, word: int, stream: int) -> None:
@@ -135,7 +170,11 @@ def _spell(args: Any, words: list[int], forms: list[Any]) -> None:
             forms.append(x.form)
         elif isinstance(x, tuple):
             forms.append((type(x), len(x)))
-            _spell(x, words, forms)
+            if all(type(n) is int for n in x):  # what a kernel is told of a call's sizes
+                words += x
+                forms.append(int)
+            else:
+                _spell(x, words, forms)
         elif isinstance(x, float):
             words.append(struct.unpack("q", struct.pack("d", x))[0])
             forms.append(float)

@@ -8,7 +8,7 @@ import pytest
 from fastrnn import reference
 from fastrnn.cells import REGISTRY
 from fastrnn.cuda import devices, engine, moves, plan, target
-from fastrnn.cuda.call import Call
+from fastrnn.cuda.call import Call, passing
 from fastrnn.cuda.kinds import stored_as
 from fastrnn.cuda.rows import Rows
 from fastrnn.cuda.scalars import real_name
@@ -163,7 +163,7 @@ def test_so_it_does_by_tensor_cores(device, name, dtype, cut, monkeypatch):
 def test_a_row_gives_the_same_bits_alone(device, name, dtype):
     p = problem(name, 5, 4, 6, 11, ragged=True, seed=1)
     cell, whole = REGISTRY[name], put(device, p, dtype)
-    y, h_n, _, _ = engine.forward(cell, whole.weights, whole.x, whole.h0, whole.c0, p.lengths)
+    y, h_n, _, _ = engine.forward(cell, engine.prepare(cell, whole.weights), whole.x, whole.h0, whole.c0, p.lengths)
     for n, length in enumerate(p.lengths):
         rows = slice(n, n + 1)
         arrays = {
@@ -172,7 +172,7 @@ def test_a_row_gives_the_same_bits_alone(device, name, dtype):
             "c0": None if p.c0 is None else p.c0[rows],
         }
         own = put(device, replace(p, **arrays), dtype)
-        alone, h_alone, _, _ = engine.forward(cell, own.weights, own.x, own.h0, own.c0)
+        alone, h_alone, _, _ = engine.forward(cell, engine.prepare(cell, own.weights), own.x, own.h0, own.c0)
         np.testing.assert_array_equal(alone.copy_to_host()[:, 0], y.copy_to_host()[:length, n])
         np.testing.assert_array_equal(h_alone.copy_to_host()[0], h_n.copy_to_host()[n])
 
@@ -219,7 +219,7 @@ def test_rows_without_steps(device, name):
 def test_inference_keeps_nothing_and_gives_the_same_bits(device, name):
     for reverse in (False, True):
         p = put(device, problem(name, 5, 3, 4, 10, reverse=reverse), "float32")
-        arguments = (REGISTRY[name], p.weights, p.x, p.h0, p.c0, None, reverse)
+        arguments = (REGISTRY[name], engine.prepare(REGISTRY[name], p.weights), p.x, p.h0, p.c0, None, reverse)
         kept, bare = engine.forward(*arguments, True), engine.forward(*arguments, False)
         assert bare[3] is None
         for got, want in zip(bare[:3], kept[:3], strict=True):
@@ -232,7 +232,7 @@ def test_inference_keeps_nothing_and_gives_the_same_bits(device, name):
 def test_a_tape_owns_what_it_needs_and_serves_twice(device, name):
     p = put(device, problem(name, 4, 3, 5, 10), "float64")
     cell = REGISTRY[name]
-    y, *_, tape = engine.forward(cell, p.weights, p.x, p.h0, p.c0, None, False, True)
+    y, *_, tape = engine.forward(cell, engine.prepare(cell, p.weights), p.x, p.h0, p.c0, None, False, True)
     first = {k: v.copy_to_host() for k, v in vars(engine.backward(cell, tape, p.dy)).items() if v is not None}
     for mine in (*p.weights, p.x, p.h0, y):
         mine.copy_to_device(np.full(mine.shape, np.nan))
@@ -276,7 +276,8 @@ def test_what_blocks_exchange_starts_as_all_ones(device, dtype, size):
     for kind in (target.backward_tiles(dtype)[0], target.backward_tiles(dtype, True)[0]):
         cut = plan.cut_of(kind, plan.SHARED, dtype, size, 5, K, 1, groups)
         tile, kept = cut.form.tile, call.room(rows.total * K, real_name(dtype))
-        room = call.passed(cut, rows, kept[: rows.total * K], K, dtype)
+        own = call.room(passing(cut, rows, K, dtype), real_name(dtype))
+        room = call.passed(cut, rows, kept[: rows.total * K], own, K, dtype)
         # in the simulator it is the array itself
         found = getattr(room, "owner", room).copy_to_host()
         bits = found.view(f"i{np.dtype(stored_as(dtype) if tile.apart else real_name(dtype)).itemsize}")

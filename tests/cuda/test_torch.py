@@ -30,3 +30,15 @@ def test_a_layer_on_a_stream_of_its_own(dtype):
         bound = 4 * DEVICE[dtype]  # two layers, and y rounded between them
         assert rms(numbers(y), want) < bound
         assert rms(numbers(grads.x), one.backward(tape, numbers(y)).x) < bound
+
+
+def test_parameters_whose_memory_is_another_one_now():
+    torch = pytest.importorskip("torch")
+    layer = fr.LSTM(16, 32, rng=0).convert(lambda p: torch.as_tensor(p, device="cuda").half())
+    x = torch.ones(5, 3, 16, device="cuda", dtype=torch.float16)
+    before = layer(x)[0]
+    for p in layer.params.values():
+        p.data = p.data * 0
+    after = layer(x)[0]
+    assert before.abs().max() > 0
+    assert after.abs().max() == 0
