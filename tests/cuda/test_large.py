@@ -23,6 +23,14 @@ CELL = pytest.mark.parametrize("name", REGISTRY)
 DTYPE = pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 
 
+def bound(name, key, dtype):
+    """A sum that is nearer to zero than states are rounded may get the other one of ReLU's two slopes: so may a share of all
+    sums that is as large as the rounding, and the gradients' error is the root of that share. Exact arithmetic on states
+    rounded to half precision gives 0.0007 to 0.012 at these sizes."""
+    switched = name == "rnn_relu" and dtype == "float16" and key not in ("y", "h_n")
+    return DEVICE[dtype] ** 0.5 if switched else DEVICE[dtype]
+
+
 @CELL
 @SIZE
 @DTYPE
@@ -30,7 +38,7 @@ def test_the_cpu_in_double_precision_gives_the_same(device, name, size, dtype):
     p = problem(name, *size, ragged=size[1] > 1).cast(dtype)
     got, want = put(device, p, dtype).run(engine), p.cast(np.float64).run(cpu)
     for key in want:
-        assert rms(got[key].copy_to_host(), want[key]) < DEVICE[dtype] * max(1, size[0] / 100), key
+        assert rms(got[key].copy_to_host(), want[key]) < bound(name, key, dtype) * max(1, size[0] / 100), key
 
 
 @CELL
