@@ -1,5 +1,6 @@
 """What a kernel is given by the package's own launches: as many words as its code has parameters, in their order."""
 
+import ctypes
 import re
 from types import SimpleNamespace
 
@@ -8,7 +9,9 @@ import pytest
 from numba import cuda
 
 from fastrnn import choices
-from fastrnn.cuda import choosing, decode, gemm, launching, loops, moves, plan, target
+from fastrnn.cells import REGISTRY
+from fastrnn.contract import Weights
+from fastrnn.cuda import choosing, decode, engine, gemm, launching, loops, moves, plan, target
 from fastrnn.cuda.decoding import tiles_of
 from fastrnn.cuda.launching import Memory
 from fastrnn.cuda.rows import Loop
@@ -55,3 +58,35 @@ def test_views_of_memory():
     assert Memory(100, (2, 1, 3), (12, 99, 4), "float32", None).strides == (12, 12, 4)
     assert Memory(100, (4, 0), (3, 3), "float32", None).is_c_contiguous()
     assert Memory(100, (4,), None, "int16", None).dtype == np.int16
+
+
+def test_words_are_found_by_their_places():
+    for count in (3, 300, 5):
+        words = list(range(-1, count - 1))
+        places = (ctypes.c_int64 * count).from_address(launching._written.put(words))
+        assert [ctypes.c_int64.from_address(place).value for place in places] == words
+
+
+class Array:
+    """As CuPy's, somewhere."""
+
+    dtype, flags = np.dtype(np.float32), SimpleNamespace(c_contiguous=True)
+
+    def __init__(self, pointer, *shape):
+        self.data, self.shape, self.size = SimpleNamespace(ptr=pointer), shape, int(np.prod(shape))
+
+
+Array.__module__ = "cupy"
+
+
+def test_weights_with_other_memory_are_looked_up_again():
+    weights = Weights(Array(64, 6, 3), Array(640, 6, 2), None, Array(6400, 6))
+    prepared = engine.prepare(REGISTRY["gru"], weights)
+    before = prepared.w_ih
+    engine.refresh(prepared)
+    assert prepared.w_ih is before
+    assert prepared.b_ih is None
+    weights.b_hh.data.ptr = 128
+    engine.refresh(prepared)
+    assert prepared.w_ih is not before
+    assert (prepared.w_ih.pointer, prepared.b_hh.pointer, prepared.b_hh.size) == (64, 128, 6)
