@@ -60,14 +60,14 @@ def chooser(name, threads):
     @device
     def best_after(w, i, score, place):
         """This thread's best continuation among those that come after (score, place): likelier first, then as they lie."""
-        found, at, r, offset = NEVER, -1, -1, 0.0
-        for e in range(cuda.threadIdx.x, w.B * w.V, threads):
-            row, v = i * w.B + e // w.V, e % w.V
-            if row != r:
-                r, offset = row, w.scores[row] - w.norm[row] if beam else 0.0
-            x = offset + w.logits[r * w.V + v]
-            if x > found and (x < score or (x == score and e > place)) and allowed(w, i, r, w.t, v):
-                found, at = x, e
+        found, at = NEVER, -1
+        for start in range(0, w.B * w.V, w.V):  # a row's: a division for each token would take most of the time
+            r = i * w.B + start // w.V
+            offset = w.scores[r] - w.norm[r] if beam else 0.0
+            for e in range(start + cuda.threadIdx.x, start + w.V, threads):
+                x = offset + w.logits[i * w.B * w.V + e]
+                if x > found and (x < score or (x == score and e > place)) and allowed(w, i, r, w.t, e - start):
+                    found, at = x, e
         return found, at
 
     @device
