@@ -164,9 +164,13 @@ def test_the_first_meeting_of_a_process_is_not_that_of_starting_threads():
     if numba.config.NUMBA_NUM_THREADS < 2:
         pytest.skip("one thread")
     code = "from fastrnn.cpu.meeting import time_to_meet; print(time_to_meet(2))"
-    run = lambda: subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)  # noqa: E731
+
+    def first():
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+        return float(done.stdout)
+
     # other processes may have the second core for a while: of some first meetings one is without them
-    assert any(0 < float(run().stdout) < 5e-5 for _ in range(5))
+    assert any(0 < first() < 5e-5 for _ in range(5))
 
 
 def same_bits_with(monkeypatch, p, home, constant, value):

@@ -11,11 +11,10 @@ from fastrnn.cuda.scalars import device, functions, loader, real_of, storer
 
 
 @cache
-def attention_of(dtype, threads):
-    """A device function: a row's weights on the memory of its sentence, and their mean of the values -> joined."""
+def scorer(dtype, warps):
+    """A device function: the scores of a row's `length` steps -> room[to:]; a warp has one of them at a time."""
     real, load = real_of(dtype), loader(dtype)
-    tanh, (largest, total), warps = functions(real)["tanh"], reducers(threads), threads // LANES
-    zero, lowest, of_parts = real(0), real(-math.inf), sum_of_parts(real)
+    tanh, zero, of_parts = functions(real)["tanh"], real(0), sum_of_parts(real)
 
     @device
     def part_of_score(q, weights, keys, room, query, key, seen):
@@ -33,8 +32,7 @@ def attention_of(dtype, threads):
         return sum_
 
     @device
-    def scores(q, at, scale, weights, keys, room, n, query, seen_at, to, length, pool):
-        """The scores of a row's `length` steps -> room[to:]; a warp has one of them at a time."""
+    def scores(q, scale, weights, keys, room, n, query, seen_at, to, length, pool):
         thread = cuda.threadIdx.x
         for s0 in range(0, length, warps):
             s = min(s0 + thread // LANES, length - 1)
@@ -51,9 +49,16 @@ def attention_of(dtype, threads):
                 room[to + s0 + thread] = sum_
             cuda.syncthreads()
 
+    return scores
+
+
+@cache
+def normaliser(real, threads):
+    """A device function: scores to weights, zero from `length` on."""
+    (largest, total), zero, lowest = reducers(threads), real(0), real(-math.inf)
+
     @device
     def normalise(room, to, length, S, pool):
-        """Scores to weights, zero from `length` on."""
         thread, top, sum_ = cuda.threadIdx.x, lowest, zero
         for s in range(thread, length, threads):
             top = max(top, room[to + s])
@@ -65,13 +70,22 @@ def attention_of(dtype, threads):
         for s in range(thread, S, threads):
             room[to + s] = room[to + s] / sum_ if s < length else zero
 
+    return normalise
+
+
+@cache
+def attention_of(dtype, threads):
+    """A device function: a row's weights on the memory of its sentence, and their mean of the values -> joined."""
+    real = real_of(dtype)
+    scores, normalise, zero = scorer(dtype, threads // LANES), normaliser(real, threads), real(0)
+
     @device
     def attend(q, at, scale, t, row, parent, length, weights, memory, room, pool):
         R, n, width = q.N * q.B, row // q.B, q.M + q.H
         query = at.query + row * q.K if q.query >= 0 else at.joined + row * width + q.M
         to = at.weights + (t * R + row) * q.S
         seen_at = at.coverage + (t * R + parent) * q.S
-        scores(q, at, scale, weights, memory, room, n, query, seen_at, to, length, pool)
+        scores(q, scale, weights, memory, room, n, query, seen_at, to, length, pool)
         normalise(room, to, length, q.S, pool)
         if q.tracked:
             for s in range(cuda.threadIdx.x, q.S, threads):

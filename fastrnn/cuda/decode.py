@@ -247,17 +247,15 @@ def choosers(dtype, choice, threads):
 
 
 @cache
-def decoder(name, dtype, tiles, choice):
-    """The kernel of a decoder of cells of that name, that chooses by the function of choices.py named `choice`.
+def walkers(name, dtype, tiles):
+    """Device functions, a step's products: through all layers, attention, the features, the logits.
 
     tiles : of the cells, of the linear maps, of the map to logits
     """
-    cell_tile, tile, output_tile = tiles
-    G, threads, real_type = REGISTRY[name].n_gates, tile.threads, np.dtype(real_of(dtype))
-    layer, attend = layer_of(name, cell_tile, dtype), attention_of(dtype, threads)
+    (cell_tile, tile, output_tile), G = tiles, REGISTRY[name].n_gates
+    layer, attend = layer_of(name, cell_tile, dtype), attention_of(dtype, tile.threads)
     linear, linear_tanh = linear_of(tile, dtype, ""), linear_of(tile, dtype, "tanh")
     to_logits = linear_of(output_tile, dtype, "")
-    (begin, gather), (choose_tokens, all_done) = carriers(name, dtype), choosers(dtype, choice, threads)
 
     @device
     def layers(sizes, weights, room, pool, flags):
@@ -296,6 +294,19 @@ def decoder(name, dtype, tiles, choice):
         q, at = told(sizes)
         to_logits(q, weights, q.output, q.output + q.V * q.F, q.V, q.F, room, at.features, q.F, at.logits, pool)
         wait(flags, cuda.blockIdx.y, cuda.gridDim.x)
+
+    return layers, find_context, find_features, find_logits
+
+
+@cache
+def decoder(name, dtype, tiles, choice):
+    """The kernel of a decoder of cells of that name, that chooses by the function of choices.py named `choice`.
+
+    tiles : see `walkers`
+    """
+    threads, real_type = tiles[1].threads, np.dtype(real_of(dtype))
+    layers, find_context, find_features, find_logits = walkers(name, dtype, tiles)
+    (begin, gather), (choose_tokens, all_done) = carriers(name, dtype), choosers(dtype, choice, threads)
 
     @cuda.jit
     def decode(given, scale, integers, tables, numbers, weights, memory, starts, room, logits, coverage, flags):

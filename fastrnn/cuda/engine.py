@@ -75,21 +75,21 @@ class Planned(NamedTuple):
     kernel: Any  # of the loop
     told: Loop
     product: gemm.Product  # the input's
-    sizes: tuple[int, ...]  # numbers of the input's sums, of what blocks pass each other, and without a tape of what is kept
+    sums: int  # numbers of the input's sums
+    own: int  # of what blocks have to pass each other, see `passing`
     kept: int
 
 
 def _planned(limit, cell, dtype, rows, I, H, keep, given):
     """given : whether there are b_ih and b_hh"""
     cut, width = forward_cut(limit, cell.name, dtype, rows.N, H), cell.n_gates * H
-    kept = _kept(cell, rows, H, keep, cut.form.tile.apart)
-    sizes = rows.total * width, passing(cut, rows, H, dtype)
     product = gemm.Product(rows.total, width, I, a_m=I, a_k=1, b_k=1, b_n=I, biased=int(given[0]))
     kernel, told = loops.forward(cell.name, dtype, cut.form, keep), told_of(cut, rows, H, H, given[1])
-    return Planned(cut, kernel, told, product, sizes if keep else (*sizes, kept), kept)
+    own, kept = passing(cut, rows, H, dtype), _kept(cell, rows, H, keep, cut.form.tile.apart)
+    return Planned(cut, kernel, told, product, rows.total * width, own, kept)
 
 
-_planned_before = lru_cache(256)(_planned)
+_planned_before = lru_cache(256)(_planned)  # of rows of one length: others are of one call
 
 
 def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, keep=False, y=None, lookup=None):
@@ -107,9 +107,10 @@ def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, kee
     flat_state = call.flat(state)
     _load_states(call, flat_state, (h0, c0), N * H, dtype)
     xs = _packed(call, rows, tables, x, keep)
-    # with a tape what is kept is memory of its own
-    sums, own, *kept = call.rooms(real, *planned.sizes)
-    kept = kept[0] if kept else call.room(planned.kept, real)
+    if keep:  # the tape's memory is its own
+        (sums, own), kept = call.rooms(real, planned.sums, planned.own), call.room(planned.kept, real)
+    else:
+        sums, own, kept = call.rooms(real, planned.sums, planned.own, planned.kept)
     call.multiply(planned.product, xs, dtype, weights.w_ih, dtype, weights.b_ih, sums)
     if total:
         passed = call.passed(cut, rows, kept[: total * H], own, H, dtype)
@@ -119,14 +120,19 @@ def forward(cell, weights, x, h0=None, c0=None, lengths=None, reverse=False, kee
         )  # fmt: skip
     tape = None
     if keep:
-        w_ih, w_hh = weights.w_ih, weights.w_hh
-        copy_ih, copy_hh = call.room(w_ih.size, dtype), call.room(w_hh.size, dtype)
-        call.each(moves.convert(dtype, dtype), w_ih.size, w_ih.size, 1, w_ih, copy_ih, 0)
-        call.each(moves.transpose(dtype), w_hh.size, cell.n_gates * H, H, w_hh, copy_hh)
-        like = call.empty((1, 1, 1), dtype)
-        tape = Tape(rows, tables, dtype, (T, I, H), given, xs, kept, copy_ih, copy_hh, like)
+        copies, like = _copied(call, weights, cell.n_gates * H, dtype), call.empty((1, 1, 1), dtype)
+        tape = Tape(rows, tables, dtype, (T, I, H), given, xs, kept, *copies, like)
     h_n, c_n = _states(call, state, dtype)
     return y, h_n, c_n if cell.memory else None, tape
+
+
+def _copied(call, weights, width, dtype):
+    """A tape's own W_ih, and W_hh transposed."""
+    w_ih, w_hh = weights.w_ih, weights.w_hh
+    copy_ih, copy_hh = call.room(w_ih.size, dtype), call.room(w_hh.size, dtype)
+    call.each(moves.convert(dtype, dtype), w_ih.size, w_ih.size, 1, w_ih, copy_ih, 0)
+    call.each(moves.transpose(dtype), w_hh.size, width, weights.H, w_hh, copy_hh)
+    return copy_ih, copy_hh
 
 
 def _kept(cell, rows, H, keep, apart):

@@ -28,12 +28,10 @@ class Product(NamedTuple):
 
 
 @cache
-def multiply(a_dtype, b_dtype, square):
-    """The kernel for operands of these storage types; C is of the type of sums. Grid: squares of M, of N, parts."""
-    side, own, depth, threads, loads = square.side, square.own, square.depth, square.threads, square.loads
-    across, pitch, sums = side // own, side + 1, own * own
-    real, load_a, load_b = real_of(a_dtype), loader(a_dtype), loader(b_dtype)
-    zero, one = real(0), real(1)
+def mover(a_dtype, b_dtype, square):
+    """Device functions that bring a square's next terms from memory to a thread's registers, and from there to the tiles."""
+    side, depth, threads, loads = square.side, square.depth, square.threads, square.loads
+    load_a, load_b, zero, one = loader(a_dtype), loader(b_dtype), real_of(a_dtype)(0), real_of(a_dtype)(1)
 
     @device
     def spot(i, along_k):
@@ -50,6 +48,43 @@ def multiply(a_dtype, b_dtype, square):
             n, k = spot(i, q.b_k == 1)
             inside = n0 + n < q.N and k0 + k < end
             coming_b[i] = load_b(b[place((k0 + k) * q.b_k + (n0 + n) * q.b_n)]) if inside else one
+
+    @device
+    def lay_down(q, coming_a, coming_b, tile_a, tile_b):
+        for i in range(loads):
+            m, k = spot(i, q.a_k == 1)
+            tile_a[k, m] = coming_a[i]
+            n, k = spot(i, q.b_k == 1)
+            tile_b[k, n] = coming_b[i]
+
+    return fetch, lay_down
+
+
+@cache
+def adder_of_tiles(square):
+    """A device function that adds a tile's products to a thread's sums."""
+    own, depth, across = square.own, square.depth, square.side // square.own
+
+    @device
+    def add(tile_a, tile_b, row, column, near_a, near_b, acc):
+        for k in range(depth):
+            for i in range(own):
+                near_a[i] = tile_a[k, row + i * across]
+                near_b[i] = tile_b[k, column + i * across]
+            for i in range(own):
+                for j in range(own):
+                    acc[i * own + j] += near_a[i] * near_b[j]
+
+    return add
+
+
+@cache
+def multiply(a_dtype, b_dtype, square):
+    """The kernel for operands of these storage types; C is of the type of sums. Grid: squares of M, of N, parts."""
+    side, own, depth, loads, sums = square.side, square.own, square.depth, square.loads, square.own**2
+    real, pitch, zero = real_of(a_dtype), side + 1, real_of(a_dtype)(0)
+    across, load_b = side // own, loader(b_dtype)
+    (fetch, lay_down), add = mover(a_dtype, b_dtype, square), adder_of_tiles(square)
 
     @cuda.jit
     def multiply_kernel(q, a, b, bias, c):
@@ -68,20 +103,10 @@ def multiply(a_dtype, b_dtype, square):
         end = min(begin + q.part, q.K)
         fetch(q, a, b, m0, n0, begin, end, coming_a, coming_b)
         for k0 in range(begin, end, depth):
-            for i in range(loads):
-                m, k = spot(i, q.a_k == 1)
-                tile_a[k, m] = coming_a[i]
-                n, k = spot(i, q.b_k == 1)
-                tile_b[k, n] = coming_b[i]
+            lay_down(q, coming_a, coming_b, tile_a, tile_b)
             cuda.syncthreads()
             fetch(q, a, b, m0, n0, k0 + depth, end, coming_a, coming_b)  # on their way while these are used
-            for k in range(depth):
-                for i in range(own):
-                    near_a[i] = tile_a[k, row + i * across]
-                    near_b[i] = tile_b[k, column + i * across]
-                for i in range(own):
-                    for j in range(own):
-                        acc[i * own + j] += near_a[i] * near_b[j]
+            add(tile_a, tile_b, row, column, near_a, near_b, acc)
             cuda.syncthreads()
         # little in the inner loop: the compiler has to unroll it, for the sums to be in registers
         for j in range(own):

@@ -25,6 +25,12 @@ def _name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def _stored(x: Any) -> str:
+    """The name of the type that kernels see."""
+    name = dtype_of(x)
+    return "int16" if name == "bfloat16" else name
+
+
 @cache
 def _own_stream() -> int:
     return 0 if SIMULATED else int(cuda.default_stream().handle or 0)
@@ -47,16 +53,14 @@ class Numba:
         """The same memory as kernels see it; bfloat16 as 16 bits. In the simulator, an array of Numba's."""
         if SIMULATED:
             return self.simulated(x)
-        name = dtype_of(x)
-        return Memory(*self.place(x), "int16" if name == "bfloat16" else name, x)
+        return Memory(*self.place(x), _stored(x), x)
 
     def flat(self, x: Any) -> Any:
         """The same of a contiguous array, on one axis."""
         if SIMULATED:
             return self.simulated(x).ravel()
         assert self.dense(x)
-        name = dtype_of(x)
-        return Memory(self.pointer(x), (self.size(x),), None, "int16" if name == "bfloat16" else name, x)
+        return Memory(self.pointer(x), (self.size(x),), None, _stored(x), x)
 
     def held(self, x: Any) -> Any:
         """The same for many calls."""
@@ -243,10 +247,8 @@ class Torch(CuPy):
         return x.is_contiguous()
 
     def place(self, x):
-        if self.dense(x):
-            return x.data_ptr(), tuple(x.shape), None
-        size = x.element_size()
-        return x.data_ptr(), tuple(x.shape), tuple(size * step for step in x.stride())
+        strides = None if self.dense(x) else tuple(x.element_size() * step for step in x.stride())
+        return self.pointer(x), tuple(x.shape), strides
 
     def stream(self):
         torch = sys.modules["torch"]

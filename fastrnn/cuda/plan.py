@@ -123,8 +123,12 @@ def fits(limit: Limits, cut: Cut, dtype: str, H: int, K: int) -> bool:
         return False
     if form.where == REGISTERS and (not tile.holds(-(-H // cut.slices), K) or form.terms > _UNROLLED):
         return False
-    single = dtype == "float32" and not tile.apart
-    return form.registers(dtype) <= (limit.singles if single else limit.held)
+    return form.registers(dtype) <= (limit.singles if of_singles(tile, dtype) else limit.held)
+
+
+def of_singles(tile: Tile | Fragments, dtype: str) -> bool:
+    """Whether scalar units multiply numbers of single precision."""
+    return dtype == "float32" and not tile.apart
 
 
 def _step(cut: Cut, dtype: str, size: int, rows: int, K: int) -> float:

@@ -240,16 +240,11 @@ def brief(dtype, name, capability):
     return dtype == "float32" and largest and "rnn" not in name
 
 
-def single(dtype, form):
-    """Whether scalar units multiply numbers of single precision."""
-    return dtype == "float32" and not form.tile.apart
-
-
 def planned(dtype, name, capability):
     """Whether a device may be given that kernel: a lane holds no more weights and sums than the device's limits allow."""
     _, _, _, *forms = FOUND[dtype, name]
     return all(
-        form.registers(dtype) <= (target.held_singles if single(dtype, form) else target.held)(capability)
+        form.registers(dtype) <= (target.held_singles if plan.of_singles(form.tile, dtype) else target.held)(capability)
         and form.tile.sums <= target.most_sums(capability)
         and (capability >= (8, 0) or not form.tile.apart)
         for form in forms
