@@ -8,8 +8,7 @@
     bound   (cell, prepared, T, N, table)                        -> T steps from a zero state: run(x) -> y, then h, c; and
                                                                     outgrown(): whether a new one would use other threads;
                                                                     with the table of a lookup, run takes its tokens
-    training(cell, prepared, T, N)                               -> the same with a tape: forward(x, loan), whose tape has
-                                                                    the loan and lives in memory that serves the next call
+    training(cell, prepared, T, N)                               -> the same with a tape: forward(x) -> y, h_n, c_n, tape
 
 Arguments are checked before they get here: x (T, N, I) of any strides, h0 and c0 (N, H) or None, lengths (N,) int64 or
 None. `forward` also takes `y=`, a (T, N, H) view to write to, and `lookup=`, a Lookup. A tape says its `nbytes`.

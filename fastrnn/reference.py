@@ -208,7 +208,7 @@ class Training:
     def outgrown(self):
         return False
 
-    def forward(self, x, loan):
+    def forward(self, x):
         return forward(self._cell, self._weights, x, keep=True)
 
 

@@ -1,6 +1,5 @@
 """Layers in service: short calls, weights packed once (Frozen), and one time step at a time (Stream)."""
 
-from collections.abc import Callable
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -14,19 +13,16 @@ from fastrnn.tapes import LayerGradients, LayerTape
 
 # of a short call: numbers in a state of all rows, rows times weights, which is within one call of a kernel
 _STATE, _WORK = 1 << 16, 1 << 32
-# rows times weights, and weights, of a call in training whose memory is kept; numbers in its x, or tokens of any short call
-_TRAINED, _WEIGHTS, _SMALL = 1 << 25, 1 << 18, 1 << 16
+_SMALL = 1 << 16  # tokens of one
 
 
 class Spares:
     """What calls need laid out, by the kind of call, to be used again: each by one call at a time."""
 
     _KINDS = 16  # for which something is kept
-    _LENT = 4  # of a kind that are lent at most
 
     def __init__(self) -> None:
         self._kept: dict[Any, list[Any]] = {}  # that are not in use
-        self._lent: dict[Any, int] = {}  # how many of a kind have been made to be lent
 
     def take(self, kind: Any) -> Any:
         """One of that kind, or None."""
@@ -40,33 +36,8 @@ class Spares:
         if kept is None:
             if len(self._kept) >= self._KINDS:
                 self._kept.clear()
-                self._lent.clear()
             kept = self._kept.setdefault(kind, [])
         kept.append(spare)
-
-    def lend(self, kind: Any, make: Callable[[], Any]) -> "Loan | None":
-        """One of that kind, made where there is none, for as long as somebody has the loan; None where many have one."""
-        spare = self.take(kind)
-        if spare is None or spare.outgrown():
-            made = self._lent.get(kind, 0)
-            if spare is None and made >= self._LENT:
-                return None
-            self._lent[kind] = made + (spare is None)
-            spare = make()
-        return Loan(spare, self, kind)
-
-
-class Loan:
-    """Of a spare, which goes back when nobody has the loan any more; a copy of what refers to it does without."""
-
-    def __init__(self, lent: Any, home: Spares, kind: Any):
-        self.lent, self._home, self._kind = lent, home, kind
-
-    def __del__(self) -> None:
-        self._home.give(self._kind, self.lent)
-
-    def __reduce__(self) -> Any:
-        return type(None), ()
 
 
 class ShortCalls:
@@ -107,14 +78,12 @@ class ShortCalls:
 
     def forward(self, spares: Spares, form: Any, x: Any) -> Any:
         """y, state at the end, the backend's tape: in memory laid out once, where it is little and few tapes live."""
-        x, (T, N, _), prepared = as_array("x", x, x.shape, self._dtype), x.shape, form[0][0]
-        loan = None
-        if T * N * self.weights <= _TRAINED and self.weights <= _WEIGHTS and x.size <= _SMALL:
-            loan = spares.lend((T, N), lambda: backend().training(self._cell, prepared, T, N))
-        if loan is None:
-            y, h, c, kept = backend().forward(self._cell, prepared, x, keep=True)
-        else:
-            y, h, c, kept = loan.lent.forward(x, loan)
+        T, N, _ = x.shape
+        call = spares.take((T, N))
+        if call is None or call.outgrown():
+            call = backend().training(self._cell, form[0][0], T, N)
+        y, h, c, kept = call.forward(x)
+        spares.give((T, N), call)
         return y, self._state(h, c), kept
 
     def backward(self, tape: LayerTape, dy: Any) -> LayerGradients:

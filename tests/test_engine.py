@@ -10,7 +10,7 @@ import pytest
 import fastrnn as fr
 from fastrnn import reference
 from fastrnn.cells import REGISTRY
-from fastrnn.cpu import bound, caches, engine, memory, plan, team
+from fastrnn.cpu import bound, caches, engine, memory, plan, team, timeloop
 from fastrnn.cpu.target import tile_beside
 from tests.helpers import ENGINE, forget_plans, rms
 from tests.problems import problem
@@ -151,7 +151,7 @@ def test_what_threads_divide_depends_on_how_fast_they_meet(N, H, meeting, monkey
 def test_threads_are_chosen_anew_when_cores_move_apart(monkeypatch):
     if numba.config.NUMBA_NUM_THREADS < 2:
         pytest.skip("one thread")
-    layer, x, teams = fr.RNN(256, 256, rng=0), np.ones((100, 1, 256), np.float32), teams_of(monkeypatch, bound, plan)
+    layer, x, teams = fr.RNN(256, 256, rng=0), np.ones((100, 1, 256), np.float32), teams_of(monkeypatch, bound, timeloop)
     with fr.num_threads(2):
         for seconds in (8e-8, 3.6e-7, 8e-8):
             monkeypatch.setattr(team, "time_to_meet", lambda team, seconds=seconds: seconds)

@@ -1,18 +1,21 @@
-"""Tapes of short training calls live in memory that serves the next call: what somebody still has is never overwritten."""
+"""Tapes of training calls whose words are laid out once: what somebody still has is never overwritten."""
 
 import copy
 import gc
+import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import fastrnn as fr
-from fastrnn.serving import Spares
 
 T, N, I, H = 6, 3, 5, 18
 LAYERS = {"rnn": fr.RNN, "gru": fr.GRU, "lstm": fr.LSTM}
+MANY = 6  # tapes alive at a time
 names = pytest.mark.parametrize("name", LAYERS)
 COPIES = {"shallow": copy.copy, "deep": copy.deepcopy, "pickled": lambda tape: pickle.loads(pickle.dumps(tape))}
 
@@ -39,8 +42,8 @@ def wanted(layer, x, dy):
 
 @names
 def test_tapes_that_are_alive_are_apart(name):
-    layer, many = LAYERS[name](I, H, rng=0), Spares._LENT + 2
-    xs, dys = ([numbers(T, N, width, seed=k) for k in range(many)] for width in (I, H))
+    layer = LAYERS[name](I, H, rng=0)
+    xs, dys = ([numbers(T, N, width, seed=k) for k in range(MANY)] for width in (I, H))
     for _ in range(2):  # the second time in what the first one left
         calls = [layer.forward(x) for x in xs]
         gradients = [layer.backward(tape, dy) for (_, tape), dy in reversed(list(zip(calls, dys, strict=True)))]
@@ -78,14 +81,14 @@ def test_copies_of_tapes(name, duplicate):
     before, other = bits(layer.backward(tape, dy)), COPIES[duplicate](tape)
     del tape
     gc.collect()
-    alive = [layer.forward(numbers(T, N, I, seed=seed + 1)) for seed in range(Spares._LENT + 1)]
-    assert bits(layer.backward(other, dy)) == before and len(alive) > Spares._LENT
+    alive = [layer.forward(numbers(T, N, I, seed=seed + 1)) for seed in range(MANY)]
+    assert bits(layer.backward(other, dy)) == before and len(alive) == MANY
 
 
 def test_memory_is_used_again_once_nobody_has_the_tape():
     if fr.backend.backend().__name__.endswith("reference"):
         pytest.skip("the reference lays nothing out")
-    layer, x = fr.GRU(I, H, rng=0), numbers(T, N, I)
+    layer, x = fr.GRU(I, H, rng=0), numbers(300, N, I)
     where = lambda tape: tape.stages[0][0].block.address  # noqa: E731
     _, tape = layer.forward(x)
     first = where(tape)
@@ -123,3 +126,40 @@ def test_threads_may_change_between_forward_and_backward(name):
         with fr.num_threads(after):
             seen.append((bits(found), bits(layer.backward(tape, dy))))
     assert seen == [result] * 4
+
+
+@names
+def test_strides(name):
+    layer, x, dy = LAYERS[name](I, H, rng=0), numbers(N, T, I).swapaxes(0, 1), numbers(T, N, 2 * H)[..., ::2]
+    result, tape = layer.forward(x)
+    assert (bits(result), bits(layer.backward(tape, dy))) == wanted(layer, x.copy(), dy.copy())
+
+
+def test_products_keep_to_the_threads_of_now():
+    """The same loop is worth one thread of one and of two, its products two of two."""
+    script = """
+import fastrnn as fr, numpy as np
+from fastrnn.cpu import threads
+teams, together = [], threads._launch_together
+threads._launch_together = lambda address, words, team: teams.append(team) or together(address, words, team)
+layer, x = fr.LSTM(16, 16, rng=0), np.ones((60000, 1, 16), np.float32)
+for n in (2, 1):
+    teams.clear()
+    with fr.num_threads(n):
+        _, tape = layer.forward(x)
+        layer.backward(tape, x)
+    print(n, max(teams, default=1))
+"""
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "2", "FASTRNN_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines() == ["2 2", "1 1"]
+
+
+@names
+def test_members_that_divide_units_wait_for_each_other_at_every_step(name):
+    layer, x, dy = LAYERS[name](256, 256, rng=0), numbers(50, 1, 256), numbers(50, 1, 256)
+    with fr.num_threads(1):
+        result = wanted(layer, x, dy)
+    for _ in range(30):
+        found, tape = layer.forward(x)
+        assert (bits(found), bits(layer.backward(tape, dy))) == result

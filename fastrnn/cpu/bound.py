@@ -4,16 +4,13 @@
 `Training` keeps a tape.
 """
 
-from typing import Any
-
 import numpy as np
 
 from fastrnn.cell import Cell
 from fastrnn.contract import Array, Lookup
-from fastrnn.cpu.engine import Prepared, Tape, connect, connect_backward, keep_weights
-from fastrnn.cpu.lending import Plan
+from fastrnn.cpu.engine import Prepared, Tape, connect
 from fastrnn.cpu.memory import Block, Layout, address_of, empty
-from fastrnn.cpu.plan import Backward, Shape, choice_of, forward_plan
+from fastrnn.cpu.plan import Shape, choice_of, forward_plan
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.threads import get_num_threads, launch
 
@@ -30,7 +27,7 @@ class _Call:
         self._threads = get_num_threads()
         self._choice = choice_of(self._shape, keep, cell.n_gates, self._threads)
         self._team = self._choice.now()
-        self._work = forward_plan(self._shape, keep, self._team).take()
+        self._work = forward_plan(self._shape, keep, self._team, self._threads).take()
 
     def outgrown(self) -> bool:
         """Whether other threads are right now than when this was laid out."""
@@ -45,7 +42,8 @@ class _Inference(_Call):
         super().__init__(cell, prepared, rows, steps, keep=False)
         _, dtype, N, I, H, *_ = self._shape
         work, x_t, y_t = self._work, t * I, t * H
-        connect(work, prepared, rows, work.block, lookup)
+        work.tell_states(work.block)
+        connect(work, prepared, rows, lookup)
         work.task.set(
             s0=0, s1=steps, x_t=x_t, x_n=I, y_t=y_t, y_n=H, x_ahead=work.x_ahead * x_t, y_ahead=work.y_ahead * y_t
         )  # fmt: skip
@@ -136,46 +134,30 @@ class Stream(_Inference):
 
 
 class Training(_Call):
-    """T steps of N rows from a zero state with a tape, whose memory serves the next call."""
+    """T steps of N rows from a zero state with a tape."""
 
     def __init__(self, cell: Cell, prepared: Prepared, T: int, N: int):
         super().__init__(cell, prepared, Rows.of(T, N, None, False), T, keep=True)
-        _, dtype, _, I, H, *_ = self._shape
-        work, edges = self._work, Block(Layout({"y": ((T, N, H), dtype)}))
+        (_, dtype, _, I, H, *_), work, task = self._shape, self._work, self._work.task
         assert work.tape is not None
-        self._block = block = Block(work.tape)
-        connect(work, prepared, self._rows, block)
-        # x goes to the tape at once
-        self._x, self._y = block["x"].reshape(T, N, I), edges["y"]
-        work.task.set(x=block.at("x"), y=edges.at("y"), x_t=N * I, x_n=I, y_t=N * H, y_n=H)
-        states = [block[name] for name in ("hs", "cs")[: 1 + cell.memory]]
-        for state in states:
-            state[:N] = 0  # before the first step, where nothing is written
-        self._ends = [state[work.ends :, :H] for state in states]
+        self._tape = work.tape
+        connect(work, prepared, self._rows)
+        task.set(x_t=N * I, x_n=I, y_t=N * H, y_n=H, x_ahead=work.x_ahead * N * I, y_ahead=work.y_ahead * N * H)
+        self._words, self._x, self._y, self._shape_of_y = task.words, task.place("x"), task.place("y"), (T, N, H)
+        self._dtype, self._names = dtype, ("hs", "cs")[: 1 + cell.memory]
         *_, b_ih, b_hh = prepared.weights
         self._biases = b_ih is not None, b_hh is not None
-        self._backward_choice = choice_of(self._shape, True, 1, self._threads)
-        self._backward_team = self._backward_choice.now()
-        self._backward = Plan(self._connected)
 
-    def outgrown(self) -> bool:
-        return super().outgrown() or self.plan_of_backward() is None
-
-    def forward(self, x: Array, loan: Any) -> tuple[Array, Array, Array | None, Tape]:
-        """loan : of this call, for the tape, which must not be overwritten while somebody has it"""
-        self._x[...] = x
-        self._work.run()
-        keep_weights(self._work, self._prepared, self._block)
-        h, *c = [end.copy() for end in self._ends]
-        tape = Tape(self._rows, self._block, self._biases, self._shape, self._shape.steps, loan=loan)
-        return self._y.copy(), h, c[0] if c else None, tape
-
-    def plan_of_backward(self) -> Plan[Backward] | None:
-        """Of works that know the tape; None where other threads are right by now."""
-        same = get_num_threads() == self._threads and self._backward_choice.now() is self._backward_team
-        return self._backward if same else None
-
-    def _connected(self) -> Backward:
-        work = Backward(self._shape, self._biases, self._backward_team)
-        connect_backward(work, self._rows, self._block)
-        return work
+    def forward(self, x: Array) -> tuple[Array, Array, Array | None, Tape]:
+        """y, h_n, c_n, the tape. x : (T, N, I) of any strides"""
+        x = x if x.flags.c_contiguous and x.flags.aligned else x.copy()
+        work, words, (_, N, H) = self._work, self._words, self._shape_of_y
+        block, y = Block(self._tape), empty(self._shape_of_y, self._dtype)
+        work.tell_states(block)
+        words[self._x], words[self._y] = address_of(x), address_of(y)
+        states = [block[name] for name in self._names]
+        for state in states:
+            state[:N] = 0  # before the first step
+        work.run()
+        h, *c = [state[work.ends :, :H].copy() for state in states]
+        return y, h, c[0] if c else None, Tape(self._rows, block, self._biases, self._shape, self._shape.steps)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -14,10 +13,8 @@ from fastrnn.cpu.memory import Block, Layout, address_of, empty, name_of
 from fastrnn.cpu.plan import Forward, Shape, backward_plan, choice_of, forward_plan
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.target import padded, panel_vectors
-from fastrnn.cpu.team import worth
+from fastrnn.cpu.team import threads_of_packing, worth
 from fastrnn.cpu.threads import get_num_threads, launch
-
-_TEAM_WEIGHTS = 1 << 17  # numbers to pack; fewer are not worth a team
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +45,7 @@ def prepare(cell: Cell, weights: Weights) -> Prepared:
 
 def refresh(prepared: Prepared) -> None:
     w_ih, w_hh, *_ = prepared.weights
-    launch(prepared.pack.address, prepared.pack.words, packers(w_ih.size + w_hh.size))
-
-
-def packers(size: int) -> int:
-    return get_num_threads() if size >= _TEAM_WEIGHTS else 1
+    launch(prepared.pack.address, prepared.pack.words, threads_of_packing(w_ih.size + w_hh.size))
 
 
 @lru_cache(64)
@@ -74,7 +67,6 @@ class Tape:
     shape: Shape
     steps: int  # T
     looked_up: tuple[Array, int] | None = None  # of a lookup: the tokens (total,) as the rows are sorted, K
-    loan: Any = None  # of the call in whose memory this is, see bound.Training
 
     @property
     def nbytes(self) -> int:
@@ -86,7 +78,8 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
     T, N, I = x.shape
     dtype, H, rows = prepared.dtype, prepared.weights.w_hh.shape[1], Rows.of(T, N, lengths, reverse)
     shape = Shape(cell.name, dtype, N, I, H, rows.steps, rows.total, rows.ragged, reverse)
-    plan = forward_plan(shape, keep, choice_of(shape, keep, cell.n_gates, get_num_threads()).now())
+    threads = get_num_threads()
+    plan = forward_plan(shape, keep, choice_of(shape, keep, cell.n_gates, threads).now(), threads)
     work = plan.take()
     if y is None:
         y = empty((T, N, H), dtype)
@@ -98,7 +91,8 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
         rows.sort(given, state[:N])
         if rows.shortest == 0:
             state[work.ends :] = state[:N]
-    connect(work, prepared, rows, block, lookup)
+    work.tell_states(block)
+    connect(work, prepared, rows, lookup)
     item, (x_t, x_n, _), (y_t, y_n, _) = x.itemsize, x.strides, y.strides
     work.task.set(
         x=x.ctypes.data, y=y.ctypes.data, x_t=x_t // item, x_n=x_n // item, y_t=y_t // item, y_n=y_n // item,
@@ -108,18 +102,9 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
     h_n, *c_n = [rows.unsort(state[work.ends :], H) for state in states]
     tape = None
     if keep:
-        keep_weights(work, prepared, block)
         tape = keep_tape(prepared, rows, block, shape, T, lookup)
     plan.give(work)
     return y, h_n, c_n[0] if c_n else None, tape
-
-
-def keep_weights(work, prepared, block):
-    """Copy the weights to the tape's block, as they are now."""
-    w_ih, w_hh, *_ = prepared.weights
-    pack, keep = prepared.pack, work.keep
-    keep.set(w=pack.get("from_w_hh"), out=block.at("panels"), copied=pack.get("from_w_ih"), to=block.at("w_ih"))
-    launch(keep.address, keep.words, packers(w_ih.size + w_hh.size))
 
 
 def keep_tape(prepared, rows, block, shape, T, lookup=None):
@@ -133,13 +118,10 @@ def keep_tape(prepared, rows, block, shape, T, lookup=None):
     return Tape(rows, block, (b_ih is not None, b_hh is not None), shape, T, looked_up)
 
 
-def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block, lookup: Lookup | None = None) -> None:
-    """Tell a forward work where the weights, the rows' tables, the states and what is looked up are."""
+def connect(work: Forward, prepared: Prepared, rows: Rows, lookup: Lookup | None = None) -> None:
+    """Tell a forward work where the weights, the rows' tables and what is looked up are."""
     work.task.set(
-        **prepared.addresses, order=rows.block.at("order"), length=rows.block.at("length"),
-        hs=states.at("hs"), cs=states.at("cs" if "cs" in states else "hs"),  # a cell without a memory has h for c
-        parents=rows.block.at("same"), sources=rows.block.at("same"),
-        **({"saved": states.at("saved"), "x_kept": states.at("x")} if "x" in states else {}),
+        **prepared.addresses, **rows.places, parents=rows.block.at("same"), sources=rows.block.at("same"),
         looked_up=lookup is not None,
     )  # fmt: skip
     if lookup is not None:
@@ -147,39 +129,39 @@ def connect(work: Forward, prepared: Prepared, rows: Rows, states: Block, lookup
         work.task.set(
             table=lookup.table.ctypes.data, tokens=lookup.tokens.ctypes.data, tokens_t=tokens_t, tokens_n=tokens_n
         )  # fmt: skip
+    for keep in work.following:
+        keep.task.set(w=prepared.pack.get("from_w_hh"), copied=prepared.pack.get("from_w_ih"))
 
 
 def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
     rows, block, shape = tape.rows, tape.block, tape.shape
-    plan = None if tape.loan is None else tape.loan.lent.plan_of_backward()
-    if plan is None:
-        plan = backward_plan(shape, tape.biases, choice_of(shape, True, 1, get_num_threads()).now())
-        work = plan.take()
-        connect_backward(work, rows, block)
+    threads = get_num_threads()
+    plan = backward_plan(shape, tape.biases, choice_of(shape, True, 1, threads).now(), threads)
+    work = plan.take()
+    connect_backward(work, rows, block)
+    if dh_n is None and dc_n is None:
+        work.states[...] = 0
     else:
-        work = plan.take()
-    rows.sort(dh_n, work.dh)
-    rows.sort(dc_n, work.dc)
+        rows.sort(dh_n, work.dh)
+        rows.sort(dc_n, work.dc)
     give_dy(work, dy)
+    d, d_rows = Block(work.gradients), empty((rows.total, shape.I), shape.dtype)
+    work.tell_gradients(d)
+    work.d_rows.task.set(c=address_of(d_rows))
     work.run()
-    d_rows = empty((rows.total, shape.I), shape.dtype)
-    work.d_rows.run(block.at("w_ih"), address_of(d_rows))
-    gradients = gathered(cell, tape, work, rows.scatter(d_rows, tape.steps))
+    gradients = gathered(cell, tape, work, d, rows.scatter(d_rows, tape.steps))
     if tape.looked_up is None:  # otherwise the gradients may come back to it
         plan.give(work)
     return gradients
 
 
-def gathered(cell, tape, work, dx):
-    """The gradients, once the loop has run: the sums over all rows for the weights, and what it left for the state."""
-    rows, block, H = tape.rows, tape.block, tape.shape.H
-    d = Block(work.gradients)
+def gathered(cell, tape, work, d, dx):
+    """The gradients, once all has run: those of the weights in the block d, and what the loop left for the state."""
+    rows, H = tape.rows, tape.shape.H
     if not rows.total:
         for name in d.layout.places:
             d[name][...] = 0
-    work.dw_ih.run(block.at("x"), d.at("w_ih"), d.at("b_ih") if "b_ih" in d else 0)
-    work.dw_hh.run(block.at("hs"), d.at("w_hh"), d.at("b_hh") if "b_hh" in d else 0)
-    d_w_ih, d_w_hh, d_b_ih, d_b_hh = (d.get(name) for name in Weights._fields)
+    d_w_ih, d_w_hh, d_b_ih, d_b_hh = d["w_ih"], d["w_hh"], d.get("b_ih"), d.get("b_hh")
     if cell.shares_gradient and d_b_ih is not None and d_b_hh is not None:
         d_b_hh[...] = d_b_ih
     if not cell.memory:
@@ -206,11 +188,8 @@ def scatter(dy: Array, index: Array, into: Array) -> None:
 
 def connect_backward(work, rows, block):
     """Tell a backward work, which fills its dx and du (total, G*H), its dh and its dc, where the tape is."""
-    work.task.set(
-        w_hh=block.at("panels"), saved=block.at("saved"), hs=block.at("hs"),
-        cs=block.at("cs" if "cs" in block else "hs"),
-        order=rows.block.at("order"), length=rows.block.at("length"),
-    )  # fmt: skip
+    work.tell_tape(block)
+    work.task.set(**rows.places)
 
 
 def give_dy(work, dy):
@@ -219,7 +198,7 @@ def give_dy(work, dy):
         work.task.set(dy=work.block.at("zero"), y_t=0, y_n=0)
     else:
         item, (y_t, y_n, _) = dy.itemsize, dy.strides
-        work.task.set(dy=dy.ctypes.data, y_t=y_t // item, y_n=y_n // item)
+        work.task.set(dy=address_of(dy), y_t=y_t // item, y_n=y_n // item)
 
 
 def stream(cell, prepared, N):

@@ -16,7 +16,7 @@ from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.onerow import lay_out_turns, nothing_ahead, one_row, step_of_row
 from fastrnn.cpu.panels import input_panel, input_product, look_up, recurrent_panel, spread_branches
-from fastrnn.cpu.shares import JOINING, next_rows, panels_in_turn, part_of, share, units_of
+from fastrnn.cpu.shares import STEPPING, next_rows, panels_in_turn, part_of, share, units_of
 from fastrnn.cpu.simd import add, ask, claim, load, load_part, shift, static, store, store_part
 from fastrnn.cpu.steps import (
     Step,
@@ -147,7 +147,7 @@ def many_rows(w, part, mine, turns):
             give_states(w, count, mine)
         f += count
         base, last = step.following, step
-        if w.by_units == JOINING:
+        if w.by_units and w.by_units != STEPPING:
             barrier(w.control, part.member, part.team, s + 1 - w.s0)
 
 

@@ -28,8 +28,9 @@ def name_of_dtype(dtype: Any) -> str:
 
 
 def address_of(array: Any) -> int:
-    """Of a contiguous array: at once where it may be written to, for its `ctypes.data` takes a microsecond."""
-    return ctypes.addressof(_BYTE(array)) if array.size and array.flags.writeable else int(array.ctypes.data)
+    """Of an array: at once where it is contiguous and may be written to, for its `ctypes.data` takes a microsecond."""
+    flags = array.flags
+    return ctypes.addressof(_BYTE(array)) if flags.carray and array.size else int(array.ctypes.data)
 
 
 def spread(n: int, dtype: str) -> int:
@@ -82,7 +83,8 @@ class _Pool:
 
     def give(self, whole: Any) -> None:
         # made before the table is touched: a garbage collection may come here again for every new list
-        size, none = len(whole), list[Any]()
+        none: list[Any] = []
+        size = len(whole)
         with self._lock:
             free: list[Any] = self._free.pop(size, none)
             free.append(whole)
@@ -132,6 +134,11 @@ class Block:
 
     def get(self, name: str) -> Array | None:
         return self[name] if name in self.layout.places else None
+
+    def span(self, first: str, last: str) -> Array:
+        """The bytes from where one piece begins to where another one ends."""
+        start, (offset, shape, dtype) = self.layout.places[first][0], self.layout.places[last]
+        return np.ndarray(offset + prod(shape) * dtype.itemsize - start, np.uint8, self._raw, self._start + start)
 
     def at(self, name: str) -> int:
         return self.address + self.layout.places[name][0]

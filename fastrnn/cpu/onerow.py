@@ -11,7 +11,7 @@ from collections import namedtuple
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.panels import input_product
 from fastrnn.cpu.rowcode import TURN, advance_row, lay_out
-from fastrnn.cpu.shares import JOINING, panels_in_turn, units_of
+from fastrnn.cpu.shares import STEPPING, panels_in_turn, units_of
 from fastrnn.cpu.simd import shift
 from fastrnn.cpu.steps import exchange, keep_inputs, place
 from fastrnn.cpu.sync import barrier
@@ -166,5 +166,5 @@ def one_row(w, part, mine, turns):
         if w.beside == 0 and s == ahead.end:
             # once this window's places are not read any more
             ahead = look_ahead(w, part, s, 0, mine, w.capacity)
-        if w.by_units == JOINING:
+        if w.by_units and w.by_units != STEPPING:
             barrier(w.control, part.member, part.team, s - w.s0)

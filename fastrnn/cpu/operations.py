@@ -16,7 +16,7 @@ from fastrnn.cpu.product import depth_of_columns, product_plan
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.running import Operation, Program, run
 from fastrnn.cpu.target import block_depth, lanes, padded, panel_vectors
-from fastrnn.cpu.team import Team
+from fastrnn.cpu.team import Team, threads_of_packing
 from fastrnn.cpu.threads import get_num_threads, launch
 
 __all__ = ["Program", "run"]  # besides what is defined here
@@ -86,7 +86,7 @@ def pack(w, b=None, transposed=False):
         "pack_columns" if transposed else "pack_rows", "", dtype, gemm.PACK_COLUMNS, w=w.ctypes.data,
         out=block.at("w"), H=O, K=I, W=panel_vectors(1),
     )  # fmt: skip
-    launch(task.address, task.words, engine.packers(w.size))
+    launch(task.address, task.words, threads_of_packing(w.size))
     return Packed(block, (I, O))
 
 
@@ -125,8 +125,10 @@ def _multiply(a: Array, b: Array, c: Array, steps: tuple[int, int, int], depth: 
     K = b.shape[0]
     plan = product_plan(name_of(a), (*c.shape, K), steps, depth, 0 if sums is None else 32, get_num_threads())
     work = plan.take()
-    work.product.a = a.ctypes.data
-    work.product.run(b.ctypes.data, c.ctypes.data, 0 if sums is None else sums.ctypes.data)
+    work.product.task.set(
+        a=a.ctypes.data, b=b.ctypes.data, c=c.ctypes.data, sums=0 if sums is None else sums.ctypes.data
+    )  # fmt: skip
+    work.product.run()
     plan.give(work)
 
 
@@ -220,9 +222,10 @@ class Cells:
         shape = Shape(cell.name, dtype, N, I, H, rows.steps, rows.total, False, False)
         self._work = work = Forward(shape, keep, Team(get_num_threads(), False), in_program=True)
         states = Block(work.tape) if keep else work.block
-        engine.connect(work, prepared, rows, states, lookup)
-        if keep:
-            engine.keep_weights(work, prepared, states)
+        work.tell_states(states)
+        engine.connect(work, prepared, rows, lookup)
+        for keep in work.following:
+            keep.run()
         words = {"x": x.ctypes.data, "y": y.ctypes.data}
         for name, array in (("x", x), ("y", y)):
             words |= {f"{name}_t": _step(array, 0), f"{name}_n": _step(array)}
@@ -263,8 +266,13 @@ class CellsBackward:
             self.operations.append(linear(d_gates, pack(of_feed, transposed=True), feed, add=True))
 
     def finish(self):
-        tape, dx = self._tape, self._below
+        tape, work, dx = self._tape, self._work, self._below
         if dx is None and tape.looked_up is None:
             dx = empty((tape.steps, tape.shape.N, tape.shape.I), tape.shape.dtype)
-            self._work.d_rows.run(tape.block.at("w_ih"), dx.ctypes.data)
-        return engine.gathered(self._cell, tape, self._work, dx)
+            work.d_rows.task.set(c=dx.ctypes.data)
+            work.d_rows.run()
+        gradients = Block(work.gradients)
+        work.tell_gradients(gradients)
+        work.dw_ih.run()
+        work.dw_hh.run()
+        return engine.gathered(self._cell, tape, work, gradients, dx)

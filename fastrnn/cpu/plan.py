@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array
-from fastrnn.cpu import compiled, gemm, loops
+from fastrnn.cpu import compiled, loops
 from fastrnn.cpu.caches import take_along
-from fastrnn.cpu.kernel import Task
-from fastrnn.cpu.lending import Plan, Work
+from fastrnn.cpu.lending import Plan
 from fastrnn.cpu.memory import LINE, Block, Layout, Pieces, spread
 from fastrnn.cpu.onerow import TURN_SIZE
 from fastrnn.cpu.product import Product, depth_of_columns
@@ -24,7 +23,7 @@ from fastrnn.cpu.target import (
     tile_beside,
 )
 from fastrnn.cpu.team import Choice, Team, choose, steps_a_call
-from fastrnn.cpu.threads import launch
+from fastrnn.cpu.timeloop import Keep, TimeLoop
 
 _AHEAD_ROWS = 48  # rows of the input's product that are computed together
 _LEAST_NEAR = 32  # rows that go through all panels together: as many products of a weight pay for fetching it
@@ -68,58 +67,31 @@ def choice_of(shape: Shape, keep: bool, gates: int, threads: int) -> Choice:
 
 
 @lru_cache(64)
-def forward_plan(shape: Shape, keep: bool, team: Team) -> Plan["Forward"]:
-    """The plan of a forward call."""
+def forward_plan(shape: Shape, keep: bool, team: Team, threads: int) -> Plan["Forward"]:
+    """The plan of a forward call, that may have so many threads."""
     return Plan(lambda: Forward(shape, keep, team))
 
 
 @lru_cache(64)
-def backward_plan(shape: Shape, biases: tuple[bool, bool], team: Team) -> Plan["Backward"]:
-    """The plan of a backward call."""
+def backward_plan(shape: Shape, biases: tuple[bool, bool], team: Team, threads: int) -> Plan["Backward"]:
+    """The plan of a backward call, that may have so many threads."""
     return Plan(lambda: Backward(shape, biases, team))
 
 
-class _Loop(Work):
-    """A time loop's task, run over all its steps."""
-
-    task: Task
-    team: Team
-    steps: range
-    steps_a_call: int
-
-    @property
-    def control(self) -> Array:
-        """The words by which a team meets."""
-        return self.array("control")
-
-    def run(self) -> None:
-        """Run the kernel over the steps (backwards where the range runs backwards), a bounded time a call."""
-        n, team, task = len(self.steps), self.team.size, self.task
-        starts = range(0, n, self.steps_a_call)
-        for start in starts if self.steps.step > 0 else reversed(starts):
-            task.set(s0=start, s1=min(n, start + self.steps_a_call))
-            if self.team.by_units:
-                self.control[:] = 0
-            launch(task.address, task.words, team)
-
-
-class Forward(_Loop):
+class Forward(TimeLoop):
     """The work of a forward call."""
 
     def __init__(self, shape: Shape, keep: bool, team: Team, in_program: bool = False):
         cell, dtype, N, I, H, steps, _, ragged, reverse = REGISTRY[shape.cell], *shape[1:]
-        G, Hp, L = cell.n_gates, padded(H, dtype), lanes(dtype)
+        G, L = cell.n_gates, lanes(dtype)
         self.team, self.steps = team, range(steps)
         self.steps_a_call = steps_a_call(2.0 * N * G * H * (I + H))
         # the states before every step, and from row `ends` those at the rows' ends; in training they are part of the tape
         self.ends = shape.ends if keep else 2 * N
-        states: Pieces = dict.fromkeys(("hs", "cs")[: 1 + cell.memory], ((self.ends + N, Hp), dtype))
-        saved, tape = _saved(shape)
-        self.tape = Layout(states | tape) if keep else None
+        states, saved = _states(shape, self.ends), _saved(shape)
+        self.tape = _tape(shape) if keep else None
         self.x_ahead, self.y_ahead = _steps_ahead(shape, team, self.tape.size if self.tape else 0)
-        self.keep = compiled.task(
-            "keep_weights", "", dtype, gemm.KEEP_WEIGHTS, H=H, K=G * H, W=panel_vectors(1), size=G * H * I
-        )  # fmt: skip
+        self.following = (Keep(dtype, G, H, I),) if keep else ()
         # a program takes one step at a time, and may set other rows and another team
         by_rows = team.size > 1 and not team.by_units and not in_program
         memory, sizes = _memory_of_members(shape, team, by_rows and not keep)
@@ -136,13 +108,21 @@ class Forward(_Loop):
             beside=beside, x_share=-(-I // (panels * L)) * L, swapped=2 * (by_rows and (not keep or saved <= _NEAR_TAPE)),
             **sizes,
         )  # fmt: skip
+        joined = self.join()
+        self._tell_own = joined.links(self.layout, {word: word for word in ("control", "offsets", "work")})
+        # what tells where the states are, and the tape's other pieces; a cell without a memory has h for c
+        of_loop, of_keep = {"hs": "hs", "cs": "cs" if cell.memory else "hs"}, {"out": "panels", "to": "w_ih"}
+        if self.tape is None:
+            self.tell_states = joined.links(self.layout, of_loop)
+        else:
+            self.tell_states = joined.links(self.tape, of_loop | {"saved": "saved", "x_kept": "x"}, of_keep)
         self.wake()
 
     def bind(self, block: Block) -> None:
-        self.task.set(**{piece: block.at(piece) for piece in ("control", "offsets", "work")})
+        self._tell_own(block)
 
 
-class Backward(_Loop):
+class Backward(TimeLoop):
     """The work of a backward call: the loop, and the products behind it."""
 
     def __init__(self, shape: Shape, biases: tuple[bool, bool], team: Team):
@@ -159,12 +139,12 @@ class Backward(_Loop):
         dw_ih = Product(dtype, (GH, I, total), (1, row, I), depth, self.team, chunks[0])
         dw_hh = Product(dtype, (GH, H, total), (1, row, Hp), depth, self.team, chunks[1])
         d_rows = Product(dtype, (total, I, GH), (row, 1, I), depth_of_columns(I), self.team)
-        products = self.dw_ih, self.dw_hh, self.d_rows = dw_ih, dw_hh, d_rows
+        self.following = products = self.d_rows, self.dw_ih, self.dw_hh = d_rows, dw_ih, dw_hh
+        members = max(self.team.size, *(p.team for p in products))  # the loop's may do the products
         super().__init__(Layout({
             "control": ((control_words(self.team.size),), "intp"), "offsets": ((self.team.size * N,), "intp"),
-            "rows": ((max(p.team for p in products) * 8,), "intp"), "zero": ((max(H, 4 * L),), dtype),
-            "dh": state, "dc": state,
-            "work": ((max(p.team * p.work_size for p in products),), dtype), "dx": gates,
+            "rows": ((members * 8,), "intp"), "zero": ((max(H, 4 * L),), dtype), "dh": state, "dc": state,
+            "work": ((members * max(p.work_size for p in products),), dtype), "dx": gates,
         } | ({} if shared else {"du": gates})))  # fmt: skip
         self.task = compiled.task(
             "backward", cell.name, dtype, loops.BACKWARD, **sizes_of(N, H, dtype, 1), row=row, ends=shape.ends,
@@ -175,15 +155,30 @@ class Backward(_Loop):
             {"w_ih": ((GH, I), dtype), "w_hh": ((GH, H), dtype)}
             | {key: bias for key, wanted in zip(("b_ih", "b_hh"), biases, strict=True) if wanted}
         )
+        self._link(_tape(shape), shared)
         self.wake()
+
+    def _link(self, tape: Layout, shared: bool) -> None:
+        """What tells where the memory is, where a tape is, and where the gradients of the weights go; that of x goes where
+        `c` of d_rows says."""
+        joined, du = self.join(), "dx" if shared else "du"
+        own = {"zero": "zero", "work": "work", "offsets": "rows"}
+        of_loop = {"dx": "dx", "du": du} | {word: word for word in ("dh", "dc", "zero", "offsets", "control")}
+        self._tell_own = joined.links(self.layout, of_loop, own | {"a": "dx"}, own | {"a": "dx"}, own | {"a": du})
+        of_tape = {"w_hh": "panels", "saved": "saved", "hs": "hs", "cs": "cs" if "cs" in tape.places else "hs"}
+        self.tell_tape = joined.links(tape, of_tape, {"b": "w_ih"}, {"b": "x"}, {"b": "hs"})
+        sums_ih, sums_hh = ({"sums": bias} if bias in self.gradients.places else {} for bias in ("b_ih", "b_hh"))
+        self.tell_gradients = joined.links(self.gradients, {}, {}, {"c": "w_ih"} | sums_ih, {"c": "w_hh"} | sums_hh)
 
     def bind(self, block: Block) -> None:
         block["zero"][...] = 0
-        dx, du = block.at("dx"), block.at("du" if "du" in block else "dx")
-        self.task.set(dx=dx, du=du, **{piece: block.at(piece) for piece in ("dh", "dc", "zero", "offsets", "control")})
-        for product, a in ((self.dw_ih, dx), (self.dw_hh, du), (self.d_rows, dx)):
-            product.a = a
-            product.task.set(zero=block.at("zero"), work=block.at("work"), offsets=block.at("rows"))
+        self._arrays["states"] = block.span("dh", "dc")
+        self._tell_own(block)
+
+    @property
+    def states(self) -> Array:
+        """dh and dc, one after the other, as bytes."""
+        return self.array("states")
 
     @property
     def dh(self) -> Array:
@@ -196,14 +191,29 @@ class Backward(_Loop):
         return self.array("dc")
 
 
-def _saved(shape: Shape) -> tuple[int, Pieces]:
-    """What a tape has besides the states: bytes of what the cell keeps; and all, with the weights as backward reads them."""
-    cell, dtype, H, total = REGISTRY[shape.cell], shape.dtype, shape.H, shape.total
-    GH, Hp, values = cell.n_gates * H, padded(H, dtype), 0 if cell.tapes_output else cell.n_tape
-    return total * values * Hp * ITEMSIZE[dtype], {
-        "saved": ((total, values, Hp), dtype), "x": ((total, shape.I), dtype), "w_ih": ((GH, shape.I), dtype),
+def _states(shape: Shape, ends: int) -> Pieces:
+    """The states before every step, and from row `ends` those at the rows' ends."""
+    cell, dtype = REGISTRY[shape.cell], shape.dtype
+    return dict.fromkeys(("hs", "cs")[: 1 + cell.memory], ((ends + shape.N, padded(shape.H, dtype)), dtype))
+
+
+def _saved(shape: Shape) -> int:
+    """Bytes of what the cell keeps on a tape."""
+    return shape.total * _values(shape) * padded(shape.H, shape.dtype) * ITEMSIZE[shape.dtype]
+
+
+def _values(shape: Shape) -> int:
+    cell = REGISTRY[shape.cell]
+    return 0 if cell.tapes_output else cell.n_tape
+
+
+def _tape(shape: Shape) -> Layout:
+    """A tape: the states, what the cell keeps, x, and the weights as backward reads them."""
+    dtype, total, GH, Hp = shape.dtype, shape.total, REGISTRY[shape.cell].n_gates * shape.H, padded(shape.H, shape.dtype)
+    return Layout(_states(shape, shape.ends) | {
+        "saved": ((total, _values(shape), Hp), dtype), "x": ((total, shape.I), dtype), "w_ih": ((GH, shape.I), dtype),
         "panels": ((GH * Hp,), dtype),
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 def _steps_ahead(shape: Shape, team: Team, tape: int) -> tuple[int, int]:

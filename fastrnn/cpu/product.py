@@ -33,18 +33,28 @@ class Product:
         self.rows = steps_a_call(2.0 * N * K, 8)  # of C
         self.M, item = M if K and (N or chunk) else 0, ITEMSIZE[dtype]
         self._steps = a_m * item, N * item, item  # bytes from a row of A, of C, of the sums to the next
-        self.a = 0  # A's address
         self.task = compiled.task(
-            "gemm", "", dtype, gemm.GEMM, N=N, K=K, a_m=a_m, a_k=a_k, b_k=b_k, c_m=N, depth=depth, chunk=chunk,
-            work_size=self.work_size,
+            "gemm", "", dtype, gemm.GEMM, M=min(self.rows, self.M), N=N, K=K, a_m=a_m, a_k=a_k, b_k=b_k, c_m=N, depth=depth,
+            chunk=chunk, work_size=self.work_size,
         )  # fmt: skip
 
-    def run(self, b: int, c: int, sums: int = 0) -> None:
-        """Fill C, and `sums` with A's where they are wanted, a bounded time a kernel call."""
+    @property
+    def brief(self) -> bool:
+        """Whether one kernel call does all."""
+        return self.rows >= self.M
+
+    def run(self) -> None:
+        """Fill C and the sums, of which the task has been told where they go: a bounded time a kernel call."""
         task, (a_step, c_step, sums_step) = self.task, self._steps
-        for m in range(0, self.M, self.rows):
-            task.set(a=self.a + m * a_step, b=b, c=c + m * c_step, sums=sums + m * sums_step, M=min(self.rows, self.M - m))
+        if self.brief:
+            if self.M > 0:
+                launch(task.address, task.words, self.team)
+            return
+        a, c, sums, rows = (task.get(word) for word in ("a", "c", "sums", "M"))
+        for m in range(0, self.M, rows):
+            task.set(a=a + m * a_step, c=c + m * c_step, sums=sums + m * sums_step, M=min(rows, self.M - m))
             launch(task.address, task.words, self.team)
+        task.set(a=a, c=c, sums=sums, M=rows)
 
 
 class Alone(Work):

@@ -1,7 +1,7 @@
 """The rows of a batch in the order in which the loops take them, and back."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from fastrnn.cpu.memory import Block, Layout
 class Rows:
     """Sorted by length, the longest first."""
 
+    N: int
     block: Block  # order (N,), sorted row -> row; length (N,), of the sorted rows; same (N,), 0 to N - 1
     shortest: int
     steps: int  # the longest
@@ -27,7 +28,12 @@ class Rows:
             return _dense(T, N, reverse)
         order = np.argsort(-lengths, kind="stable")
         length = lengths[order]
-        return Rows(_table(order, length), int(length[-1]), int(length[0]), int(length.sum()), True, reverse)
+        return Rows(N, _table(order, length), int(length[-1]), int(length[0]), int(length.sum()), True, reverse)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where a loop finds the order and the lengths, by its words."""
+        return {name: self.block.at(name) for name in ("order", "length")}
 
     @property
     def order(self) -> Array:
@@ -38,7 +44,7 @@ class Rows:
         return self.block["length"]
 
     def __len__(self) -> int:
-        return len(self.order)
+        return self.N
 
     def tape_index(self) -> tuple[Any, Any]:
         """(t, n) of every row of the tape, in its order: step by step, the rows still running."""
@@ -91,4 +97,4 @@ def _table(order: Array, length: Array) -> Block:
 @lru_cache(64)
 def _dense(T: int, N: int, reverse: bool) -> Rows:
     steps = T if N else 0
-    return Rows(_table(np.arange(N), np.full(N, T)), T, steps, T * N, False, reverse)
+    return Rows(N, _table(np.arange(N), np.full(N, T)), T, steps, T * N, False, reverse)

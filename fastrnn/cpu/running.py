@@ -6,8 +6,9 @@ import numpy as np
 
 from fastrnn.contract import Array
 from fastrnn.cpu import compiled, program
-from fastrnn.cpu.kernel import Task
-from fastrnn.cpu.shares import JOINED
+from fastrnn.cpu.kernel import Joined, Task
+from fastrnn.cpu.memory import address_of
+from fastrnn.cpu.shares import STEPPING
 from fastrnn.cpu.sync import control_words
 from fastrnn.cpu.team import Team, steps_a_call, worth
 from fastrnn.cpu.threads import launch
@@ -48,6 +49,26 @@ class Program:
                 break
 
 
+class Sequence:
+    """Joined tasks, run one after another in one launch of a team, each when all are through with the one before."""
+
+    def __init__(self, joined: Joined, team: int):
+        addresses, done = [task.address for task in joined.tasks], [0]
+        # no copies of the words, as they do not grow: all members read where the tasks have them
+        self._tables = tables = [np.array(table, np.intp) for table in (addresses, joined.starts, done)]
+        self._joined, self._team, self._control = joined, team, np.zeros(control_words(team), np.intp)
+        self._task = compiled.task(
+            "program", "", "float32", program.PROGRAM,
+            **dict(zip(("addresses", "starts", "done"), map(address_of, tables), strict=True)),
+            words=address_of(joined.words), growth=address_of(joined.words), control=address_of(self._control), steps=1,
+            operations=len(addresses), size=0, sentences=1, by_units=team > 1,
+        )  # fmt: skip
+
+    def run(self) -> None:
+        self._control[:] = 0
+        launch(self._task.address, self._task.words, self._team)
+
+
 def run(operations, steps, rows, together=1, flops=0.0, done=None):
     Program(operations, steps, rows, together, flops, done).run()
 
@@ -73,6 +94,6 @@ def _tables(operations: list[Operation], steps: range, rows: int, together: int,
 def _share(task: Task, words: Array, rows: int, together: int, team: Team) -> None:
     """Tell an operation how many rows there are, how many of them belong together, and what the team divides."""
     if "by_units" in task:
-        words[:, task.place("by_units")] = JOINED if team.by_units else 0
+        words[:, task.place("by_units")] = STEPPING if team.by_units else 0
     if "together" in task:
         words[:, task.place("together")], words[:, task.place("N")] = together, rows

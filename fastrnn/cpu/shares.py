@@ -5,8 +5,9 @@ from collections import namedtuple
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.sync import join_team
 
-# how units are divided: by the members who show up, or by those of a program, who have done so already
-JOINING, JOINED = 1, 2
+# how units are divided: by the members who show up; by those of a sequence, who have done so already; by those of a program
+# that takes one step of a loop at a time, who meet after it as well
+JOINING, JOINED, STEPPING = 1, 2, 3
 # of a member: its number, the team's size (0: it came too late), among how many it divides rows, its panels
 Part = namedtuple("Part", ("member", "team", "row_member", "row_team", "first", "end"))
 

@@ -11,6 +11,7 @@ CALL_FLOPS = 1e10  # of one kernel call, so that Ctrl-C is heard within a fracti
 _UNITS_RATE = 1e12  # flops that a step divided by units needs for each second that a meeting takes
 _NEAR = 1.5e-7  # seconds that a meeting takes at most where cores share a cache
 _ONE_CHIP = 3e-7  # the same where what they share has not far to go between their caches
+_TEAM_WEIGHTS = 1 << 17  # numbers to pack; fewer are not worth a team
 _NEAR_WEIGHTS = 1 << 17  # numbers; more are better divided than read by each thread, unless its rows are many
 
 
@@ -106,6 +107,11 @@ def threads_of_product(flops: float, loop: Team) -> int:
     """How many threads a product is worth that follows a loop of that team."""
     least = LEAST.call if loop.size > 1 else LEAST.product
     return get_num_threads() if least < flops else 1
+
+
+def threads_of_packing(size: int) -> int:
+    """How many threads so many weights are worth that have to be packed."""
+    return get_num_threads() if size >= _TEAM_WEIGHTS else 1
 
 
 def steps_a_call(flops: float, least: int = 1) -> int:

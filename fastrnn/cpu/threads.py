@@ -170,6 +170,11 @@ def observed(observer: Callable[[int, Any, float], None]) -> Iterator[None]:
         _observer = None
 
 
+def is_observed() -> bool:
+    """Whether somebody wants to be told of every launch."""
+    return _observer is not None
+
+
 def _is_fork() -> bool:
     global _launched
     if _forked and _launched:
