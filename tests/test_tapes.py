@@ -135,24 +135,25 @@ def test_strides(name):
     assert (bits(result), bits(layer.backward(tape, dy))) == wanted(layer, x.copy(), dy.copy())
 
 
-def test_products_keep_to_the_threads_of_now():
-    """The same loop is worth one thread of one and of two, its products two of two."""
+def test_loops_and_products_keep_to_the_threads_of_now():
+    """The first layer's loop is worth one thread of one and of two, its products two of two; the second one's loop two."""
     script = """
 import fastrnn as fr, numpy as np
 from fastrnn.cpu import threads
 teams, together = [], threads._launch_together
 threads._launch_together = lambda address, words, team: teams.append(team) or together(address, words, team)
-layer, x = fr.LSTM(16, 16, rng=0), np.ones((60000, 1, 16), np.float32)
-for n in (2, 1):
-    teams.clear()
-    with fr.num_threads(n):
-        _, tape = layer.forward(x)
-        layer.backward(tape, x)
-    print(n, max(teams, default=1))
+for T, H in (60000, 16), (100, 512):
+    layer, x = fr.LSTM(H, H, rng=0), np.ones((T, 1, H), np.float32)
+    for n in (2, 1):
+        teams.clear()
+        with fr.num_threads(n):
+            _, tape = layer.forward(x)
+            layer.backward(tape, x)
+        print(n, max(teams, default=1))
 """
     environment = {**os.environ, "NUMBA_NUM_THREADS": "2", "FASTRNN_NUM_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.splitlines() == ["2 2", "1 1"]
+    assert done.stdout.splitlines() == ["2 2", "1 1"] * 2
 
 
 @names

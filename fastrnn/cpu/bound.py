@@ -148,6 +148,9 @@ class Training(_Call):
         *_, b_ih, b_hh = prepared.weights
         self._biases = b_ih is not None, b_hh is not None
 
+    def outgrown(self) -> bool:
+        return get_num_threads() != self._threads or super().outgrown()
+
     def forward(self, x: Array) -> tuple[Array, Array, Array | None, Tape]:
         """y, h_n, c_n, the tape. x : (T, N, I) of any strides"""
         x = x if x.flags.c_contiguous and x.flags.aligned else x.copy()

@@ -8,7 +8,7 @@ change with any source of the package, any option and the versions of Numba and 
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -88,33 +88,20 @@ class Task:
         return self._places[name]
 
 
-class Joined:
-    """Tasks whose words lie side by side, so that what all of them are told is set at once."""
+def links(layout: Layout, *pieces: tuple[Task, dict[str, str]]) -> Callable[[Block], None]:
+    """What tells tasks where pieces of a block of that layout lie. pieces : of each task, by its words"""
+    found = [
+        (task.words, task.place(word), layout.places[piece][0])
+        for task, of_task in pieces
+        for word, piece in of_task.items()
+    ]
 
-    def __init__(self, tasks: Sequence[Task]):
-        self.tasks, self.words = tasks, np.concatenate([task.words for task in tasks])
-        self.starts, at = [], 0
-        for task in tasks:
-            end = at + len(task.words)
-            task.words = self.words[at:end]
-            self.starts.append(at)
-            at = end
+    def tell(block: Block) -> None:
+        address = block.address
+        for words, place, offset in found:
+            words[place] = address + offset
 
-    def links(self, layout: Layout, *pieces: dict[str, str]) -> Callable[[Block], None]:
-        """What tells the tasks where pieces of a block of that layout lie. pieces : of the first tasks, by their words"""
-        found = [
-            (start + task.place(word), layout.places[piece][0])
-            for task, start, of_task in zip(self.tasks, self.starts, pieces, strict=False)
-            for word, piece in of_task.items()
-        ]
-        words = self.words
-
-        def tell(block: Block) -> None:
-            address = block.address
-            for place, offset in found:
-                words[place] = address + offset
-
-        return tell
+    return tell
 
 
 @cache

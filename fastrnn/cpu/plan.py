@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array
-from fastrnn.cpu import compiled, loops
+from fastrnn.cpu import compiled, gemm, loops
 from fastrnn.cpu.caches import take_along
+from fastrnn.cpu.kernel import links
 from fastrnn.cpu.lending import Plan
 from fastrnn.cpu.memory import LINE, Block, Layout, Pieces, spread
 from fastrnn.cpu.onerow import TURN_SIZE
@@ -22,8 +23,8 @@ from fastrnn.cpu.target import (
     panel_vectors,
     tile_beside,
 )
-from fastrnn.cpu.team import Choice, Team, choose, steps_a_call
-from fastrnn.cpu.timeloop import Keep, TimeLoop
+from fastrnn.cpu.team import Choice, Team, choose, steps_a_call, threads_of_packing
+from fastrnn.cpu.timeloop import Single, TimeLoop
 
 _AHEAD_ROWS = 48  # rows of the input's product that are computed together
 _LEAST_NEAR = 32  # rows that go through all panels together: as many products of a weight pay for fetching it
@@ -91,7 +92,7 @@ class Forward(TimeLoop):
         states, saved = _states(shape, self.ends), _saved(shape)
         self.tape = _tape(shape) if keep else None
         self.x_ahead, self.y_ahead = _steps_ahead(shape, team, self.tape.size if self.tape else 0)
-        self.following = (Keep(dtype, G, H, I),) if keep else ()
+        self.following = (_keep_weights(shape),) if keep else ()
         # a program takes one step at a time, and may set other rows and another team
         by_rows = team.size > 1 and not team.by_units and not in_program
         memory, sizes = _memory_of_members(shape, team, by_rows and not keep)
@@ -108,14 +109,14 @@ class Forward(TimeLoop):
             beside=beside, x_share=-(-I // (panels * L)) * L, swapped=2 * (by_rows and (not keep or saved <= _NEAR_TAPE)),
             **sizes,
         )  # fmt: skip
-        joined = self.join()
-        self._tell_own = joined.links(self.layout, {word: word for word in ("control", "offsets", "work")})
+        self._tell_own = links(self.layout, (self.task, {word: word for word in ("control", "offsets", "work")}))
         # what tells where the states are, and the tape's other pieces; a cell without a memory has h for c
-        of_loop, of_keep = {"hs": "hs", "cs": "cs" if cell.memory else "hs"}, {"out": "panels", "to": "w_ih"}
+        of_loop = {"hs": "hs", "cs": "cs" if cell.memory else "hs"}
         if self.tape is None:
-            self.tell_states = joined.links(self.layout, of_loop)
+            self.tell_states = links(self.layout, (self.task, of_loop))
         else:
-            self.tell_states = joined.links(self.tape, of_loop | {"saved": "saved", "x_kept": "x"}, of_keep)
+            of_keep = [(one.task, {"out": "panels", "to": "w_ih"}) for one in self.following]
+            self.tell_states = links(self.tape, (self.task, of_loop | {"saved": "saved", "x_kept": "x"}), *of_keep)
         self.wake()
 
     def bind(self, block: Block) -> None:
@@ -161,14 +162,16 @@ class Backward(TimeLoop):
     def _link(self, tape: Layout, shared: bool) -> None:
         """What tells where the memory is, where a tape is, and where the gradients of the weights go; that of x goes where
         `c` of d_rows says."""
-        joined, du = self.join(), "dx" if shared else "du"
+        loop, d_rows, dw_ih, dw_hh = (one.task for one in (self, *self.following))
+        du = "dx" if shared else "du"
         own = {"zero": "zero", "work": "work", "offsets": "rows"}
         of_loop = {"dx": "dx", "du": du} | {word: word for word in ("dh", "dc", "zero", "offsets", "control")}
-        self._tell_own = joined.links(self.layout, of_loop, own | {"a": "dx"}, own | {"a": "dx"}, own | {"a": du})
+        of_dx, of_du = own | {"a": "dx"}, own | {"a": du}
+        self._tell_own = links(self.layout, (loop, of_loop), (d_rows, of_dx), (dw_ih, of_dx), (dw_hh, of_du))
         of_tape = {"w_hh": "panels", "saved": "saved", "hs": "hs", "cs": "cs" if "cs" in tape.places else "hs"}
-        self.tell_tape = joined.links(tape, of_tape, {"b": "w_ih"}, {"b": "x"}, {"b": "hs"})
+        self.tell_tape = links(tape, (loop, of_tape), (d_rows, {"b": "w_ih"}), (dw_ih, {"b": "x"}), (dw_hh, {"b": "hs"}))
         sums_ih, sums_hh = ({"sums": bias} if bias in self.gradients.places else {} for bias in ("b_ih", "b_hh"))
-        self.tell_gradients = joined.links(self.gradients, {}, {}, {"c": "w_ih"} | sums_ih, {"c": "w_hh"} | sums_hh)
+        self.tell_gradients = links(self.gradients, (dw_ih, {"c": "w_ih"} | sums_ih), (dw_hh, {"c": "w_hh"} | sums_hh))
 
     def bind(self, block: Block) -> None:
         block["zero"][...] = 0
@@ -189,6 +192,13 @@ class Backward(TimeLoop):
     def dc(self) -> Array:
         """The same of c."""
         return self.array("dc")
+
+
+def _keep_weights(shape: Shape) -> Single:
+    """What copies a layer's weights to a tape, the recurrent ones as backward reads them."""
+    GH, H, I = REGISTRY[shape.cell].n_gates * shape.H, shape.H, shape.I
+    task = compiled.task("keep_weights", "", shape.dtype, gemm.KEEP_WEIGHTS, H=H, K=GH, W=panel_vectors(1), size=GH * I)
+    return Single(task, threads_of_packing(GH * (H + I)))
 
 
 def _states(shape: Shape, ends: int) -> Pieces:

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastrnn.contract import Array
 from fastrnn.cpu import compiled, program
-from fastrnn.cpu.kernel import Joined, Task
+from fastrnn.cpu.kernel import Task
 from fastrnn.cpu.memory import address_of
 from fastrnn.cpu.shares import STEPPING
 from fastrnn.cpu.sync import control_words
@@ -50,18 +50,20 @@ class Program:
 
 
 class Sequence:
-    """Joined tasks, run one after another in one launch of a team, each when all are through with the one before."""
+    """Tasks run one after another in one launch of a team, each when all are through with the one before."""
 
-    def __init__(self, joined: Joined, team: int):
-        addresses, done = [task.address for task in joined.tasks], [0]
+    def __init__(self, tasks: list[Task], team: int):
+        first, item = address_of(tasks[0].words), tasks[0].words.itemsize
         # no copies of the words, as they do not grow: all members read where the tasks have them
-        self._tables = tables = [np.array(table, np.intp) for table in (addresses, joined.starts, done)]
-        self._joined, self._team, self._control = joined, team, np.zeros(control_words(team), np.intp)
+        starts = [(address_of(task.words) - first) // item for task in tasks]
+        self._addresses, self._starts = (np.array(table, np.intp) for table in ([t.address for t in tasks], starts))
+        self._tasks, self._team, self._done = tasks, team, np.zeros(1, np.intp)
+        self._control = np.zeros(control_words(team), np.intp)
         self._task = compiled.task(
             "program", "", "float32", program.PROGRAM,
-            **dict(zip(("addresses", "starts", "done"), map(address_of, tables), strict=True)),
-            words=address_of(joined.words), growth=address_of(joined.words), control=address_of(self._control), steps=1,
-            operations=len(addresses), size=0, sentences=1, by_units=team > 1,
+            addresses=address_of(self._addresses), starts=address_of(self._starts), words=first, growth=first,
+            done=address_of(self._done), control=address_of(self._control), steps=1, operations=len(tasks), size=0,
+            sentences=1, by_units=team > 1,
         )  # fmt: skip
 
     def run(self) -> None:
