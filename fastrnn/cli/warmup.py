@@ -36,12 +36,11 @@ def run(options) -> int:
         return 0
     from fastrnn.cpu.functions import product_name
 
-    rows = [_warm("meet", "", "float32")]
+    rows = [_warm(kind, "", "float32") for kind in ("meet", "program")]
     rows += [_warm(kind, "", dtype) for dtype in options.dtype for kind in _COMMON]
     for dtype, cell in product(options.dtype, options.cell):
         rows += [_warm(kind, cell, dtype) for kind in _OF_CELL if kind != "product" or product_name(cell)]
     if options.seq2seq:
-        rows += [_warm("program", "", "float32")]
         rows += [_warm(kind, "", dtype) for dtype in options.dtype for kind in _SEQ2SEQ]
         rows += [_warm("choose", choice, dtype) for dtype in options.dtype for choice in _CHOICES]
     launch_both()
