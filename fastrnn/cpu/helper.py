@@ -1,8 +1,8 @@
 """A helper: a function that kernels call, compiled with each of them and never run by itself.
 
 Numba optimises every function with all that it calls, makes machine code of it, and compiles it again for each number that
-stands in a caller's text. A helper needs none of this, for its kernel is optimised with all that it takes in: left out, a cell
-compiles in two thirds of the time. Here alone the package reaches into Numba's compiler.
+stands in a caller's text. A helper needs none of this, for its kernel is optimised with all that it takes in: left out, a
+cell compiles in two thirds of the time. Here alone the package reaches into Numba's compiler.
 """
 
 from typing import Any
