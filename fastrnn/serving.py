@@ -1,5 +1,6 @@
 """Layers in service: short calls, weights packed once (Frozen), and one time step at a time (Stream)."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -13,7 +14,7 @@ from fastrnn.tapes import LayerGradients, LayerTape
 
 # of a short call: numbers in a state of all rows, rows times weights, which is within one call of a kernel
 _STATE, _WORK = 1 << 16, 1 << 32
-_SMALL = 1 << 16  # tokens of one
+_SMALL = 1 << 16  # tokens of a short call
 
 
 class Spares:
@@ -68,22 +69,18 @@ class ShortCalls:
 
         table : of a lookup, whose tokens are given instead of x
         """
-        call = spares.take(x.shape)
-        if call is None or call.outgrown():
-            call = backend().bound(self._cell, form[0][0], *x.shape[:2], table)
+        call = _laid_out(spares, x.shape, lambda: backend().bound(self._cell, form[0][0], *x.shape[:2], table))
         y = call.run(x)
         state = self._state(call.h.copy(), call.c.copy() if self._cell.memory else None)
         spares.give(x.shape, call)
         return y, state
 
     def forward(self, spares: Spares, form: Any, x: Any) -> Any:
-        """y, state at the end, the backend's tape: in memory laid out once, where it is little and few tapes live."""
-        T, N, _ = x.shape
-        call = spares.take((T, N))
-        if call is None or call.outgrown():
-            call = backend().training(self._cell, form[0][0], T, N)
+        """y, state at the end, the backend's tape. Arguments as of `run`."""
+        kind = x.shape[:2]
+        call = _laid_out(spares, kind, lambda: backend().training(self._cell, form[0][0], *kind))
         y, h, c, kept = call.forward(x)
-        spares.give((T, N), call)
+        spares.give(kind, call)
         return y, self._state(h, c), kept
 
     def backward(self, tape: LayerTape, dy: Any) -> LayerGradients:
@@ -94,6 +91,12 @@ class ShortCalls:
 
     def _state(self, h: Any, c: Any) -> Any:
         return (h[None], c[None]) if self._cell.memory else h[None]
+
+
+def _laid_out(spares: Spares, kind: Any, make: Callable[[], Any]) -> Any:
+    """A call of that kind for the threads of now."""
+    call = spares.take(kind)
+    return make() if call is None or call.outgrown() else call
 
 
 class Frozen:

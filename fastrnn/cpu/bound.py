@@ -8,7 +8,7 @@ import numpy as np
 
 from fastrnn.cell import Cell
 from fastrnn.contract import Array, Lookup
-from fastrnn.cpu.engine import Prepared, Tape, connect
+from fastrnn.cpu.engine import Prepared, Tape, connect, keep_tape
 from fastrnn.cpu.memory import Block, Layout, address_of, empty
 from fastrnn.cpu.plan import Shape, choice_of, forward_plan
 from fastrnn.cpu.rows import Rows
@@ -145,8 +145,6 @@ class Training(_Call):
         task.set(x_t=N * I, x_n=I, y_t=N * H, y_n=H, x_ahead=work.x_ahead * N * I, y_ahead=work.y_ahead * N * H)
         self._words, self._x, self._y, self._shape_of_y = task.words, task.place("x"), task.place("y"), (T, N, H)
         self._dtype, self._names = dtype, ("hs", "cs")[: 1 + cell.memory]
-        *_, b_ih, b_hh = prepared.weights
-        self._biases = b_ih is not None, b_hh is not None
 
     def outgrown(self) -> bool:
         return get_num_threads() != self._threads or super().outgrown()
@@ -163,4 +161,4 @@ class Training(_Call):
             state[:N] = 0  # before the first step
         work.run()
         h, *c = [state[work.ends :, :H].copy() for state in states]
-        return y, h, c[0] if c else None, Tape(self._rows, block, self._biases, self._shape, self._shape.steps)
+        return y, h, c[0] if c else None, keep_tape(self._prepared, self._rows, block, self._shape, self._shape.steps)

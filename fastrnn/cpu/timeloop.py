@@ -48,9 +48,7 @@ class TimeLoop(Work):
             return
         if self._sequence is None:
             self._sequence = Sequence([self.task, *(one.task for one in self.following)], self.team.size)
-        self.task.set(s0=0, s1=len(self.steps), by_units=JOINED if self.team.by_units else 0)
-        if self.team.by_units:
-            self.control[:] = 0
+        self._prepare(0, len(self.steps), JOINED)
         self._sequence.run()
 
     @cached_property
@@ -63,7 +61,11 @@ class TimeLoop(Work):
         n, team, task = len(self.steps), self.team.size, self.task
         starts = range(0, n, self.steps_a_call)
         for start in starts if self.steps.step > 0 else reversed(starts):
-            task.set(s0=start, s1=min(n, start + self.steps_a_call), by_units=JOINING if self.team.by_units else 0)
-            if self.team.by_units:
-                self.control[:] = 0
+            self._prepare(start, min(n, start + self.steps_a_call), JOINING)
             launch(task.address, task.words, team)
+
+    def _prepare(self, s0: int, s1: int, how: int) -> None:
+        """For the steps from s0 to s1. how : members who divide units come together"""
+        self.task.set(s0=s0, s1=s1, by_units=how if self.team.by_units else 0)
+        if self.team.by_units:
+            self.control[:] = 0
