@@ -3,8 +3,9 @@
 import numpy as np
 from numba import cfunc
 
-from fastrnn.cpu.helper import OPTIONS, helper
+from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import SIGNATURE
+from fastrnn.cpu.pipeline import OPTIONS, Pipeline
 
 
 @helper
@@ -20,7 +21,7 @@ def outer(x):
 def run(function, *words):
     """The words after a kernel of that function has run."""
     given = np.array(words, np.intp)
-    kernel = cfunc(SIGNATURE, **OPTIONS)(function)
+    kernel = cfunc(SIGNATURE, pipeline_class=Pipeline, **OPTIONS)(function)
     kernel.ctypes(0, 1, given.ctypes.data_as(kernel.ctypes.argtypes[2]))
     return given.tolist()
 

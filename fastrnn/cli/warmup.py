@@ -5,9 +5,6 @@ import sys
 import time
 from itertools import product
 
-import numpy as np
-
-import fastrnn as fr
 from fastrnn import reference
 from fastrnn.backend import backend
 from fastrnn.cells import REGISTRY
@@ -43,7 +40,6 @@ def run(options) -> int:
     if options.seq2seq:
         rows += [_warm(kind, "", dtype) for dtype in options.dtype for kind in _SEQ2SEQ]
         rows += [_warm("choose", choice, dtype) for dtype in options.dtype for choice in _CHOICES]
-    launch_both()
     if options.json:
         print(json.dumps(rows, indent=1))
     else:
@@ -61,11 +57,3 @@ def _warm(kind: str, cell: str, dtype: str) -> dict:
     start = time.perf_counter()
     cached = kernel(kind, cell, dtype).cached
     return {"kernel": name, "seconds": time.perf_counter() - start, "from": "cache" if cached else "compiled"}
-
-
-def launch_both() -> None:
-    """One call on one thread and one on several, which compiles what launches them."""
-    layer = fr.RNN(64, 64)
-    layer(np.zeros((40, 16, 64), np.float32))
-    with fr.num_threads(1):
-        layer(np.zeros((1, 1, 64), np.float32))

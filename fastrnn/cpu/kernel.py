@@ -23,8 +23,8 @@ from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, register_model
 
-from fastrnn.cpu.helper import OPTIONS
 from fastrnn.cpu.memory import Block, Layout
+from fastrnn.cpu.pipeline import OPTIONS, Pipeline
 from fastrnn.cpu.simd import I64, NUMBA, call_address
 from fastrnn.cpu.target import TARGET, lanes
 
@@ -58,7 +58,8 @@ class Kernel(NamedTuple):
 
 def compile_kernel(function: Callable[..., None]) -> Kernel:
     """Compile `function`, or load it from the disk cache."""
-    compiled = with_or_without_cache(lambda cache: cfunc(SIGNATURE, cache=cache, **OPTIONS)(function))
+    options = {"pipeline_class": Pipeline} | OPTIONS
+    compiled = with_or_without_cache(lambda cache: cfunc(SIGNATURE, cache=cache, **options)(function))
     return Kernel(int(compiled.address), compiled.cache_hits > 0, compiled)
 
 
