@@ -186,11 +186,11 @@ def same_bits_with(monkeypatch, p, home, constant, value):
 
 @CELL
 @pytest.mark.parametrize("size", [(9, 20, 33, 130), (40, 3, 40, 64)], ids=str)
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-def test_asking_for_x_and_y_ahead_changes_nothing(name, size, reverse, threads, monkeypatch):
-    # past the ends of x and y as well: nothing is read there
-    p = problem(name, *size, ragged=True, reverse=reverse).cast("float32")
-    same_bits_with(monkeypatch, p, plan, "_NEAR_CALL", 0)
+@pytest.mark.parametrize("ragged, reverse", [(False, False), (False, True), (True, False), (True, True)])
+@pytest.mark.parametrize("rows", [0, 3])
+def test_asking_for_what_the_next_step_needs_changes_nothing(name, size, ragged, reverse, rows, threads, monkeypatch):
+    p = problem(name, *size, ragged=ragged, reverse=reverse).cast("float32")
+    same_bits_with(monkeypatch, p, plan, "_rows_asked", lambda *_: rows)
 
 
 @CELL

@@ -44,9 +44,7 @@ class _Inference(_Call):
         work, x_t, y_t = self._work, t * I, t * H
         work.tell_states(work.block)
         connect(work, prepared, rows, lookup)
-        work.task.set(
-            s0=0, s1=steps, x_t=x_t, x_n=I, y_t=y_t, y_n=H, x_ahead=work.x_ahead * x_t, y_ahead=work.y_ahead * y_t
-        )  # fmt: skip
+        work.task.set(s0=0, s1=steps, x_t=x_t, x_n=I, y_t=y_t, y_n=H)
         # before even and odd steps, and at the end
         self._hs = work.block["hs"].reshape(3, N, -1)
         self._cs = work.block["cs"].reshape(3, N, -1) if cell.memory else self._hs
@@ -142,7 +140,7 @@ class Training(_Call):
         assert work.tape is not None
         self._tape = work.tape
         connect(work, prepared, self._rows)
-        task.set(x_t=N * I, x_n=I, y_t=N * H, y_n=H, x_ahead=work.x_ahead * N * I, y_ahead=work.y_ahead * N * H)
+        task.set(x_t=N * I, x_n=I, y_t=N * H, y_n=H)
         self._words, self._x, self._y, self._shape_of_y = task.words, task.place("x"), task.place("y"), (T, N, H)
         self._dtype, self._names = dtype, ("hs", "cs")[: 1 + cell.memory]
 

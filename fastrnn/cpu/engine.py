@@ -96,7 +96,6 @@ def forward(cell, prepared, x, h0=None, c0=None, lengths=None, reverse=False, ke
     item, (x_t, x_n, _), (y_t, y_n, _) = x.itemsize, x.strides, y.strides
     work.task.set(
         x=x.ctypes.data, y=y.ctypes.data, x_t=x_t // item, x_n=x_n // item, y_t=y_t // item, y_n=y_n // item,
-        x_ahead=work.x_ahead * x_t // item, y_ahead=work.y_ahead * y_t // item,
     )  # fmt: skip
     work.run()
     h_n, *c_n = [rows.unsort(state[work.ends :], H) for state in states]

@@ -33,6 +33,7 @@ GEMM = Fields(
     constants=_lanes_and_rows,
 )  # fmt: skip
 _TILES = 32  # of A that are taken together: long runs of memory, and still in the second-level cache
+_LAST = 2  # panels of a block during which the next one is asked for: what comes too early is gone again
 
 # a block of the product: rows of C from m, columns n0 to n1, terms from k
 Block = namedtuple("Block", ("m", "rows", "n0", "n1", "k", "depth"))
@@ -172,10 +173,35 @@ def add_edge(w, at, width, n, q, unit, mine):
 
 
 @helper
-def multiply(w, at, direct, mine):
-    """C += A B for a block, whose A lies in strips unless it is read `direct`."""
+def block_after(w, at, m0, m1, most):
+    """The block that comes after one: further rows of C or, with the next terms, the first ones; in the end of no terms."""
+    m, k, depth = at.m + at.rows, at.k, at.depth
+    if m >= m1:
+        m, k, depth = m0, at.k + at.depth, min(w.depth, w.K - at.k - at.depth)
+    return Block(m, min(most, m1 - m), at.n0, at.n1, k, depth)
+
+
+@helper
+def part_of_next(w, at, then, i, weights, step):
+    """What the i-th tile asks for of the block `then`, whose packing would wait for it, and how many numbers with each term.
+
+    A line from each row of A, one tile after the other; then, unless B is the same, of that a line with each term;
+    then weights.
+    """
+    lines = (then.rows + w.L - 1) // w.L
+    of_b = (i - lines) * at.depth * w.L
+    if i < lines and then.depth > 0:
+        return shift(w.a, then.m + i * w.L + then.k * w.a_k), w.a_k
+    if then.k > at.k and of_b < then.depth * w.b_k:
+        return shift(w.b, then.k * w.b_k + of_b), w.L
+    return weights, step
+
+
+@helper
+def multiply(w, at, then, direct, mine):
+    """C += A B for a block, whose A lies in strips unless it is read `direct`. then : the block that comes after it"""
     L, R = w.L, w.R
-    V, tiles = (at.n1 - at.n0 + L - 1) // L, (at.rows + R - 1) // R
+    V, tiles, asked = (at.n1 - at.n0 + L - 1) // L, (at.rows + R - 1) // R, 0
     row_step, a_step = (w.a_m, w.a_k) if direct else (1, L)
     for v0 in range(0, V, _WIDTH):
         width, unit = min(_WIDTH, V - v0), at.n0 + v0 * L
@@ -189,9 +215,13 @@ def multiply(w, at, direct, mine):
             n = next_rows((at.rows if direct else min(at.rows, strip + L)) - q, R)
             a = shift(w.a, at.m * w.a_m + at.k * w.a_k) if direct else shift(mine.strips, strip * at.depth)
             ahead, ahead_step = shift(following, ask_step * at.depth * tile), ask_step
-            if direct and w.a_k > 1 and v0 == 0 and q % L < R:
-                # B is small; of A, the same rows' next terms are far
-                ahead, ahead_step = shift(a, q + at.depth * w.a_k), w.a_k
+            if w.a_m > 1:
+                if v0 == 0 and at.depth == w.K:
+                    # whole rows of A, one after the other
+                    ahead, ahead_step = shift(a, (q + n) * w.a_m), (n * w.a_m + at.depth - 1) // at.depth
+            elif v0 >= V - _LAST * _WIDTH:
+                ahead, ahead_step = part_of_next(w, at, then, asked, ahead, ahead_step)
+                asked += 1
             to = shift(w.c, (at.m + q) * w.c_m + unit)
             for r in range(n):
                 mine.offsets[r] = (q - strip + r) * row_step
@@ -226,7 +256,7 @@ def build_gemm(name, dtype, digest):
     def gemm(member, team, args):
         _ = digest
         w = words_of(args, "gemm", "GEMM", name, dtype)
-        L, group = w.L, _TILES * w.R
+        L = w.L
         m0, m1, n0, n1, summing = 0, w.M, 0, w.N, w.chunk > 0
         if w.M >= w.N:
             m0, m1 = w.M * member // team, w.M * (member + 1) // team
@@ -234,11 +264,13 @@ def build_gemm(name, dtype, digest):
             blocks = (w.N + L - 1) // L
             n0, n1 = blocks * member // team * L, min(w.N, blocks * (member + 1) // team * L)
             summing = summing and member == 0
+        # rows of C in blocks about equally high, of whole vectors
+        group = (next_rows(max(1, m1 - m0), _TILES * w.R) + L - 1) // L * L
         direct = w.a_m > 1 or n1 - n0 <= 2 * _WIDTH * L
         mode = flush_denormals()
         panels = shift(w.work, member * w.work_size)
         strips = shift(panels, (n1 - n0 + L - 1) // L * L * w.depth)
-        mine = Mine(panels, strips, shift(strips, (group + L - 1) // L * L * w.depth), shift(w.offsets, member * 8))
+        mine = Mine(panels, strips, shift(strips, group * w.depth), shift(w.offsets, member * 8))
         for k in range(0, w.K, w.depth):
             depth = min(w.depth, w.K - k)
             pack_columns(w, shift(w.b, k * w.b_k + n0), w.b_k, depth, n1 - n0, _WIDTH, panels, 0, depth)
@@ -248,7 +280,7 @@ def build_gemm(name, dtype, digest):
                     add_sums(w, at, strips)
                 if not direct:
                     pack_strips(w, at, strips)
-                multiply(w, at, direct, mine)
+                multiply(w, at, block_after(w, at, m0, m1, group), direct, mine)
         restore_denormals(mode)
 
     return gemm

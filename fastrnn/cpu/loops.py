@@ -11,6 +11,7 @@ to the input's sums, one of its rows for each token; rows that continue the same
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what cells call
 from fastrnn.cells import REGISTRY
+from fastrnn.cpu.asking import backward_needs, forward_needs, next_stretch
 from fastrnn.cpu.cellcode import cell_backward, load_tape
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
@@ -36,19 +37,25 @@ from fastrnn.cpu.steps import (
     take_states,
 )  # fmt: skip
 from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
-from fastrnn.cpu.target import lanes, panel_vectors, panels_at_once, tile_beside
+from fastrnn.cpu.target import ITEMSIZE, lanes, panel_vectors, panels_at_once, tile_beside, tile_rows
 from fastrnn.cpu.tile import product, product_of_row
 
 
 def _constants(n_gates, n_parts, dtype):
     """Gates, lanes, panels of a single row at once; of panels that hold n_gates gates of n_parts."""
-    return {"G": n_gates * n_parts, "L": lanes(dtype), "P": panels_at_once(n_gates, n_parts)}
+    return {
+        "G": n_gates * n_parts, "L": lanes(dtype), "P": panels_at_once(n_gates, n_parts), "size": ITEMSIZE[dtype],
+        "R": tile_rows(n_gates * panel_vectors(n_gates)),
+    }  # fmt: skip
 
 
 def _forward_constants(name, dtype):
-    gates = REGISTRY[name].n_gates
+    cell = REGISTRY[name]
+    gates = cell.n_gates
     # B : parts of a panel that the product of a single row takes along one by one
-    return _constants(gates, 1, dtype) | {"B": gates * panel_vectors(gates) // tile_beside(gates)[1]}
+    return _constants(gates, 1, dtype) | {
+        "B": gates * panel_vectors(gates) // tile_beside(gates)[1], "K": cell.n_tape, "memory": int(cell.memory),
+    }  # fmt: skip
 
 
 def _backward_constants(name, dtype):
@@ -59,8 +66,7 @@ def _backward_constants(name, dtype):
 # parents : the row whose state a row continues, sources : whose input it reads
 # V : vectors of units, `whole` : how many of their panels are whole, Hp : units with padding; run, x_run : terms of a sum
 # over H and over I that are added up in a row; near : rows that go through all panels together
-# x_ahead, y_ahead : from a row of x and of y to those to be asked for while it is computed, none where y_ahead is zero;
-# x_share : numbers of a row of x that are asked for with a panel
+# asked : of how many rows what the next step needs is asked for (see asking.py)
 _SIZES = ("N", "H", "W", "V", "whole", "Hp", "run")
 _TABLES = ("order", "length", "offsets", "control")
 FORWARD = Fields(
@@ -68,12 +74,13 @@ FORWARD = Fields(
     (*_TABLES, "parents", "sources", "tokens"),
     (*_SIZES, "I", "x_run", "near", "s0", "s1", "x_t", "x_n", "y_t", "y_n", "tokens_t", "tokens_n", "ends", "reverse",
      "keep", "save", "past", "by_units", "strided", "together", "fed_back", "looked_up", "beside", "capacity", "pre_size",
-     "swapped", "own", "own_c", "work_size", "offsets_size", "x_ahead", "y_ahead", "x_share"),
+     "swapped", "own", "own_c", "work_size", "offsets_size", "asked", "stretches_size"),
     functions=("product", "product_of_row", "product_beside", "advance", "advance_row"), constants=_forward_constants,
 )  # fmt: skip
 BACKWARD = Fields(
     ("dy", "saved", "hs", "cs", "dx", "du", "dh", "dc", "w_hh", "zero"), _TABLES,
-    (*_SIZES, "s0", "s1", "row", "y_t", "y_n", "ends", "reverse", "by_units", "strided", "shared"),
+    (*_SIZES, "s0", "s1", "row", "y_t", "y_n", "ends", "reverse", "by_units", "strided", "shared", "asked",
+     "stretches_size"),
     functions=("product", "product_of_parts"), constants=_backward_constants,
 )  # fmt: skip
 
@@ -138,6 +145,7 @@ def many_rows(w, part, mine, turns):
             # rows that branch find each other among all; others pass by as many as stay near
             branching = alone and w.together > 1
             together = count if branching else next_rows(count, w.near)
+            forward_needs(w, step, mine.stretches)
             for i in range(0, count, together):
                 n, at = min(together, count - i), -1 if alone else f + i
                 branches = find_branches(w, n, mine) if branching else n
@@ -234,7 +242,7 @@ def backward_row(w, part, step):
 
 
 @helper
-def backward_tiles(w, part, step, rows):
+def backward_tiles(w, part, step, rows, stretches):
     """dh = W_hhᵀ du of several rows: a block of every gate's terms at a time, panel by panel, a tile of rows at a time.
 
     All panels with a block before the next block: those terms of du stay in the second-level cache.
@@ -256,9 +264,10 @@ def backward_tiles(w, part, step, rows):
                 if g + 1 == w.G:
                     following = shift(w.w_hh, after * w.W * w.L * depth + k0 * line)
                 start, start_step = (to, step.by * w.Hp) if k0 + g > 0 else (w.zero, 0)
+                asked, each = next_stretch(w, stretches, step.count, terms, following, line)
                 product(
                     w.product, line // w.L, step.count, shift(w.du, g * w.H + k0), rows, 1, weights, line,
-                    start, start_step, to, step.by * w.Hp, terms, following, line,
+                    start, start_step, to, step.by * w.Hp, terms, asked, each,
                 )  # fmt: skip
 
 
@@ -277,7 +286,8 @@ def build_backward(name, dtype, digest):
         if part.team == 0:
             return
         mode = flush_denormals()
-        rows = shift(w.offsets, part.member * w.N)
+        rows = shift(w.offsets, part.member * (w.N + w.stretches_size))
+        stretches = shift(rows, w.N)
         active, base = 0, rows_before(w, w.s1)
         for s in range(w.s1 - 1, w.s0 - 1, -1):
             while active < w.N and w.length[active] > s:
@@ -294,7 +304,8 @@ def build_backward(name, dtype, digest):
             if count == 1:
                 backward_row(w, part, step)
             elif count > 1:
-                backward_tiles(w, part, step, rows)
+                backward_needs(w, step, w.hs if from_output else w.saved, stretches)
+                backward_tiles(w, part, step, rows, stretches)
         restore_denormals(mode)
 
     return backward

@@ -3,24 +3,25 @@
 w : the words of a kernel, mine : a member's memory (see loops.py, shares.py, steps.py)
 """
 
+from fastrnn.cpu.asking import next_stretch
 from fastrnn.cpu.cellcode import advance
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.shares import units_of
-from fastrnn.cpu.simd import add, ask, claim, load, load_part, shift, store, store_part
+from fastrnn.cpu.simd import add, load, load_part, shift, store, store_part
 from fastrnn.cpu.tile import product
 
 
 @helper
-def sums_of_rows(w, vectors, count, a, a_rows, terms, run, weights, row, bias, to, to_step, following):
-    """to[i] = bias + Σ_k a[a_rows[i] + k] weights[k] for the vectors of a panel, a run of terms after the other; asks for
-    `following`, what is needed next, on the way."""
+def sums_of_rows(w, vectors, count, a, a_rows, terms, run, weights, row, bias, to, to_step, following, row_of_it):
+    """to[i] = bias + Σ_k a[a_rows[i] + k] weights[k] for the vectors of a panel, a run of terms after the other; asks on
+    the way for what is needed next, in the last run for `following`, so many numbers with each term."""
     start, start_step = bias, 0
     for k0 in range(0, max(1, terms), run):
         k1 = min(terms, k0 + run)
-        after = shift(weights, k1 * row) if k1 < terms else following
+        after, each = (shift(weights, k1 * row), row) if k1 < terms else (following, row_of_it)
         product(
             w.product, vectors, count, shift(a, k0), a_rows, 1, shift(weights, k0 * row), row, start, start_step,
-            to, to_step, k1 - k0, after, row,
+            to, to_step, k1 - k0, after, each,
         )  # fmt: skip
         start, start_step = to, to_step
 
@@ -30,7 +31,7 @@ def input_panel(w, panel, vectors, following, count, x_at, to, to_step):
     """to[i] = W_ih x[x_at[i]] + b_ih for the units of a panel."""
     line, v0 = w.G * w.L, panel * w.W
     row, weights, bias = min(w.W, w.V - v0) * line, shift(w.w_ih, v0 * line * w.I), shift(w.b_ih, v0 * line)
-    sums_of_rows(w, vectors, count, w.x, x_at, w.I, w.x_run, weights, row, bias, to, to_step, following)
+    sums_of_rows(w, vectors, count, w.x, x_at, w.I, w.x_run, weights, row, bias, to, to_step, following, row)
 
 
 @helper
@@ -77,19 +78,6 @@ def finish(w, n, panel, row, pre, pre_step, mine):
 
 
 @helper
-def ask_ahead(w, panel, n, mine):
-    """Ask for what n rows will read, and claim what they will write, where it comes from memory: a panel's share of
-    it with each panel, because all at once is more than can be on its way."""
-    first = panel * w.W * w.L
-    for r in range(n):
-        x, y = shift(w.x, mine.x_at[r] + w.x_ahead), shift(w.y, mine.y_at[r] + w.y_ahead)
-        for unit in range(first, min(first + w.W * w.L, w.H), w.L):
-            claim(shift(y, unit))
-        for k in range(panel * w.x_share, min((panel + 1) * w.x_share, w.I), w.L):
-            ask(shift(x, k))
-
-
-@helper
 def spread_branches(w, sums, row, branches, count, branch):
     """sums[i] = sums[branch[i]], of `branches` different rows; from the last, for branch[i] <= i."""
     if branches < count:
@@ -104,8 +92,7 @@ def recurrent_panel(w, panel, following, count, branches, pre, pre_step, mine):
     line, v0 = w.G * w.L, panel * w.W
     row, weights, bias = min(w.W, w.V - v0) * line, shift(w.w_hh, v0 * line * w.H), shift(w.b_hh, v0 * line)
     _, vectors = units_of(w, panel)
-    sums_of_rows(w, vectors, branches, mine.h, mine.origin, w.H, w.run, weights, row, bias, mine.sums, row, following)
-    if w.y_ahead != 0:
-        ask_ahead(w, panel, count, mine)
+    after, each = next_stretch(w, mine.stretches, branches, w.H - (w.H - 1) // w.run * w.run, following, row)
+    sums_of_rows(w, vectors, branches, mine.h, mine.origin, w.H, w.run, weights, row, bias, mine.sums, row, after, each)
     spread_branches(w, mine.sums, row, branches, count, mine.branch)
     finish(w, count, panel, row, pre, pre_step, mine)

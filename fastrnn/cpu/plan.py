@@ -6,7 +6,8 @@ from typing import NamedTuple
 from fastrnn.cells import REGISTRY
 from fastrnn.contract import Array
 from fastrnn.cpu import compiled, gemm, loops
-from fastrnn.cpu.caches import take_along
+from fastrnn.cpu.asking import STRETCHES_SIZE
+from fastrnn.cpu.caches import sizes, take_along
 from fastrnn.cpu.kernel import links
 from fastrnn.cpu.lending import Plan
 from fastrnn.cpu.memory import LINE, Block, Layout, Pieces, spread
@@ -31,11 +32,9 @@ _LEAST_NEAR = 32  # rows that go through all panels together: as many products o
 # bytes of a tape that is written past the caches, from which it would sweep what backward reads first: in whole lines only,
 # for half of one is a write to memory, and the other half another
 _PAST = (1 << 24) if TARGET.width == LINE else 1 << 62
-_TAKES_ALONG = 1 << 17  # bytes of a single row's weights that are waited for long enough to do other products meanwhile
 _LAST_CACHE = 1 << 25  # bytes of the least one that processors have
 _OWN = 1 << 14  # numbers of h in the rows of a member that has a copy of its own; of more, those at the border are few
 _GAP = 1 << 11  # numbers between the memory of two members: what is fetched ahead for one is not the other's
-_NEAR_CALL = 1 << 23  # bytes of x, y and tape that caches hold; of more, they are asked for
 _NEAR_TAPE = 1 << 21  # bytes of a tape that stays in the caches; to a larger one, what is fetched ahead is worth more
 _DEPTHS = ((1024, 64), (16384, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
 
@@ -84,30 +83,30 @@ class Forward(TimeLoop):
 
     def __init__(self, shape: Shape, keep: bool, team: Team, in_program: bool = False):
         cell, dtype, N, I, H, steps, _, ragged, reverse = REGISTRY[shape.cell], *shape[1:]
-        G, L = cell.n_gates, lanes(dtype)
+        G = cell.n_gates
         self.team, self.steps = team, range(steps)
         self.steps_a_call = steps_a_call(2.0 * N * G * H * (I + H))
         # the states before every step, and from row `ends` those at the rows' ends; in training they are part of the tape
         self.ends = shape.ends if keep else 2 * N
         states, saved = _states(shape, self.ends), _saved(shape)
         self.tape = _tape(shape) if keep else None
-        self.x_ahead, self.y_ahead = _steps_ahead(shape, team, self.tape.size if self.tape else 0)
         self.following = (_keep_weights(shape),) if keep else ()
         # a program takes one step at a time, and may set other rows and another team
         by_rows = team.size > 1 and not team.by_units and not in_program
-        memory, sizes = _memory_of_members(shape, team, by_rows and not keep)
+        memory, of_members = _memory_of_members(shape, team, by_rows and not keep)
         super().__init__(Layout(memory | ({} if keep else states)))
-        # a single row's weights that come from a cache, but not from near
-        weights, panels = G * H * H * ITEMSIZE[dtype], -(-H // (panel_vectors(G) * L))
-        waits = N == 1 and I == H and _TAKES_ALONG < weights < _LAST_CACHE // 2
+        # a single row's weights that come from a cache, but hardly any from the first one
+        weights = G * H * H * ITEMSIZE[dtype]
+        waits = N == 1 and I == H and 2 * sizes()["L1"] <= weights < _LAST_CACHE // 2
         mine = weights // team.size if team.by_units else weights
         beside = tile_beside(G)[0] if waits and take_along(cell.name, dtype, mine) else 0
         self.task = compiled.task(
             "forward", cell.name, dtype, loops.FORWARD, **sizes_of(N, H, dtype, G), I=I, x_run=run_of(I, block_depth(G)),
             near=max(_LEAST_NEAR, near_numbers(dtype) // max(1, H + I)), ends=self.ends, reverse=reverse, keep=keep,
             save=keep and saved > 0, past=saved > _PAST, by_units=team.by_units, strided=ragged, together=1, fed_back=0,
-            beside=beside, x_share=-(-I // (panels * L)) * L, swapped=2 * (by_rows and (not keep or saved <= _NEAR_TAPE)),
-            **sizes,
+            beside=beside, swapped=2 * (by_rows and (not keep or saved <= _NEAR_TAPE)),
+            stretches_size=STRETCHES_SIZE, **of_members,
+            asked=_rows_asked(shape, team, 2 + cell.memory + (saved <= _PAST) * _values(shape)),
         )  # fmt: skip
         self._tell_own = links(self.layout, (self.task, {word: word for word in ("control", "offsets", "work")}))
         # what tells where the states are, and the tape's other pieces; a cell without a memory has h for c
@@ -143,13 +142,15 @@ class Backward(TimeLoop):
         self.following = products = self.d_rows, self.dw_ih, self.dw_hh = d_rows, dw_ih, dw_hh
         members = max(self.team.size, *(p.team for p in products))  # the loop's may do the products
         super().__init__(Layout({
-            "control": ((control_words(self.team.size),), "intp"), "offsets": ((self.team.size * N,), "intp"),
-            "rows": ((members * 8,), "intp"), "zero": ((max(H, 4 * L),), dtype), "dh": state, "dc": state,
+            "control": ((control_words(self.team.size),), "intp"),
+            "offsets": ((self.team.size * (N + STRETCHES_SIZE),), "intp"), "rows": ((members * 8,), "intp"),
+            "zero": ((max(H, 4 * L),), dtype), "dh": state, "dc": state,
             "work": ((members * max(p.work_size for p in products),), dtype), "dx": gates,
         } | ({} if shared else {"du": gates})))  # fmt: skip
         self.task = compiled.task(
             "backward", cell.name, dtype, loops.BACKWARD, **sizes_of(N, H, dtype, 1), row=row, ends=shape.ends,
-            reverse=reverse, by_units=self.team.by_units, strided=ragged, shared=shared,
+            reverse=reverse, by_units=self.team.by_units, strided=ragged, shared=shared, stretches_size=STRETCHES_SIZE,
+            asked=_rows_asked(shape, team, _values(shape) + 1 + G * (2 - shared)),
         )  # fmt: skip
         bias = ((GH,), dtype)
         self.gradients = Layout(
@@ -226,14 +227,14 @@ def _tape(shape: Shape) -> Layout:
     })  # fmt: skip
 
 
-def _steps_ahead(shape: Shape, team: Team, tape: int) -> tuple[int, int]:
-    """How many steps ahead a forward loop asks for x, a window of them, and claims y: none where the caches have all that it
-    touches. tape : bytes of it"""
-    touched = tape + shape.total * (shape.I + shape.H) * ITEMSIZE[shape.dtype]
-    if shape.N <= 1 or team.by_units or touched < _NEAR_CALL:
-        return 0, 0
-    ahead = -1 if shape.reverse else 1
-    return ahead * max(1, _AHEAD_ROWS * team.size // shape.N), ahead
+def _rows_asked(shape: Shape, team: Team, values: int) -> int:
+    """Of how many rows what the next step needs is asked for: as the second-level cache holds beside all else.
+
+    values : how many of each unit
+    """
+    if team.by_units:
+        return 0
+    return min(shape.N, sizes()["L2"] // 2 // (values * padded(shape.H, shape.dtype) * ITEMSIZE[shape.dtype]))
 
 
 def _memory_of_members(shape: Shape, team: Team, own_states: bool) -> tuple[Pieces, dict[str, int]]:
@@ -248,7 +249,7 @@ def _memory_of_members(shape: Shape, team: Team, own_states: bool) -> tuple[Piec
     pre_size = max(2 * _AHEAD_ROWS * G * Hp, N * panel)
     own = N * Hp if own_states and N * Hp <= _OWN * team.size else 0
     own_c = 2 * own * cell.memory
-    offsets_size = 2 * (_AHEAD_ROWS + N) + 6 * N + TURN_SIZE * -(-Hp // (panel_vectors(G) * lanes(dtype)))
+    offsets_size = 2 * (_AHEAD_ROWS + N) + 6 * N + STRETCHES_SIZE + TURN_SIZE * -(-Hp // (panel_vectors(G) * lanes(dtype)))
     work_size = pre_size + (N + 8) * panel + 2 * own + own_c + _GAP
     memory: Pieces = {
         "control": ((control_words(team.size),), "intp"),

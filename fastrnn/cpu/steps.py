@@ -16,8 +16,9 @@ Step = namedtuple("Step", ("s", "base", "following", "first", "by", "count"))
 # rows, which may be its own: then where they came from, and where they go (-1: nowhere); the turns of a single row
 Mine = namedtuple(
     "Mine",
-    ("pre", "sums", "x_at", "token_at", "before", "after", "y_at", "branch", "origin", "h", "c", "taken", "given", "turns"),
-)
+    ("pre", "sums", "x_at", "token_at", "before", "after", "y_at", "branch", "origin", "h", "c", "taken", "given", "turns",
+     "stretches"),
+)  # fmt: skip
 
 
 @helper
@@ -32,8 +33,9 @@ def memory_of(w, part):
     # rows that branch have no states of their own
     origin = taken if w.together > 1 else before
     h, c = (work, shift(work, w.own_c)) if w.own > 0 else (w.hs, w.cs)
-    sums, turns = shift(pre, w.pre_size), shift(before, 6 * w.N)
-    return Mine(pre, sums, x_at, token_at, before, after, y_at, branch, origin, h, c, taken, given, turns)
+    sums, stretches = shift(pre, w.pre_size), shift(before, 6 * w.N)
+    turns = shift(stretches, w.stretches_size)
+    return Mine(pre, sums, x_at, token_at, before, after, y_at, branch, origin, h, c, taken, given, turns, stretches)
 
 
 @helper
@@ -45,7 +47,7 @@ def from_row(mine, f, i):
     y_at, origin, taken, given = shift(mine.y_at, i), shift(mine.origin, i), shift(mine.taken, i), shift(mine.given, i)
     return Mine(
         mine.pre, mine.sums, x_at, token_at, before, after, y_at, mine.branch, origin, mine.h, mine.c, taken, given,
-        mine.turns,
+        mine.turns, mine.stretches,
     )  # fmt: skip
 
 

@@ -1,0 +1,90 @@
+"""What a step needs of memory, asked for while the products of the step before are computed.
+
+A cell's arithmetic goes through more cache lines, one after the other, than can be on their way at once; a product, which
+takes longer, needs few, and its tiles ask for a line or less with each term (see tile.py). So each call of a product is
+given a stretch of what the next step reads and writes: its rows of an array, which lie one after the other.
+
+w : the words of a kernel (see loops.py); a table of stretches: where its first one and its end stand, then of each the
+address and how many numbers are left
+"""
+
+from numba import types
+from numba.extending import intrinsic
+
+from fastrnn.cpu.helper import helper
+from fastrnn.cpu.rowcode import lay_out
+from fastrnn.cpu.simd import shift
+from fastrnn.cpu.steps import place
+
+STRETCHES_SIZE = 2 + 2 * 5  # words of a table of at most five
+
+
+@intrinsic
+def at_address(typing, like, address):
+    """A pointer like another one, to an address."""
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[1], args[0].type)
+
+    return like(like, types.intp), codegen
+
+
+@helper
+def _add(stretches, pointer, numbers):
+    lay_out(shift(stretches, stretches[1]), (pointer, numbers))
+    stretches[1] += 2
+
+
+@helper
+def forward_needs(w, step, stretches):
+    """The stretches of the step after this one."""
+    stretches[0] = stretches[1] = 2
+    s, active = step.s + 1, step.following - step.base
+    if w.asked == 0 or step.by > 1 or s >= w.s1:
+        return
+    n, row = min(step.count, w.asked), step.following + step.first
+    if w.save and w.past == 0:
+        _add(stretches, shift(w.saved, row * w.K * w.Hp), n * w.K * w.Hp)
+    if w.y_n == w.H and w.strided == 0:
+        _add(stretches, shift(w.y, place(w, s, step.first, w.y_t, w.y_n)), n * w.H)
+    # x is read a window of steps at a time
+    read = step.s + max(1, w.capacity // step.count)
+    if w.x_n == w.I and w.strided == 0 and read < w.s1:
+        _add(stretches, shift(w.x, place(w, read, step.first, w.x_t, w.x_n)), n * w.I)
+    if w.keep:
+        after = (row + active) * w.Hp
+        _add(stretches, shift(w.hs, after), n * w.Hp)
+        if w.memory:
+            _add(stretches, shift(w.cs, after), n * w.Hp)
+
+
+@helper
+def backward_needs(w, step, tape, stretches):
+    """The stretches of the step before this one. tape : what the cell keeps of each row"""
+    stretches[0] = stretches[1] = 2
+    s, active = step.s - 1, step.following - step.base
+    if w.asked == 0 or step.by > 1 or s < 0:
+        return
+    # as many rows as this step has, or more
+    n, row = min(step.count, w.asked), step.base - active + step.first
+    _add(stretches, shift(tape, row * w.K * w.Hp), n * w.K * w.Hp)
+    _add(stretches, shift(w.dx, row * w.row), n * w.row)
+    if w.y_n == w.H and w.strided == 0:
+        _add(stretches, shift(w.dy, place(w, s, step.first, w.y_t, w.y_n)), n * w.H)
+    if not w.shared:
+        _add(stretches, shift(w.du, row * w.row), n * w.row)
+
+
+@helper
+def next_stretch(w, stretches, rows, terms, weights, row):
+    """What a product of so many rows and terms asks for, and how many numbers with each term: of what the next step needs,
+    if some is left, or else weights, `row` numbers a term."""
+    place = stretches[0]
+    if place == stretches[1]:
+        return weights, row
+    address, left = stretches[place], stretches[place + 1]
+    numbers = min(left, (rows + w.R - 1) // w.R * terms * w.L)
+    stretches[place], stretches[place + 1] = address + numbers * w.size, left - numbers
+    if numbers == left:
+        stretches[0] = place + 2
+    return at_address(weights, address), (numbers + terms - 1) // terms
