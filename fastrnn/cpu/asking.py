@@ -84,7 +84,7 @@ def next_stretch(w, stretches, rows, terms, weights, row):
         return weights, row
     address, left = stretches[place], stretches[place + 1]
     numbers = min(left, (rows + w.R - 1) // w.R * terms * w.L)
-    stretches[place], stretches[place + 1] = address + numbers * w.size, left - numbers
+    stretches[place], stretches[place + 1] = address + numbers * w.itemsize, left - numbers
     if numbers == left:
         stretches[0] = place + 2
     return at_address(weights, address), (numbers + terms - 1) // terms

@@ -42,9 +42,10 @@ from fastrnn.cpu.tile import product, product_of_row
 
 
 def _constants(n_gates, n_parts, dtype):
-    """Gates, lanes, panels of a single row at once; of panels that hold n_gates gates of n_parts."""
+    """Gates, lanes, panels of a single row at once, bytes of a number, rows of a tile; of panels that hold n_gates gates of
+    n_parts."""
     return {
-        "G": n_gates * n_parts, "L": lanes(dtype), "P": panels_at_once(n_gates, n_parts), "size": ITEMSIZE[dtype],
+        "G": n_gates * n_parts, "L": lanes(dtype), "P": panels_at_once(n_gates, n_parts), "itemsize": ITEMSIZE[dtype],
         "R": tile_rows(n_gates * panel_vectors(n_gates)),
     }  # fmt: skip
 
