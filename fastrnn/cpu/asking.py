@@ -13,8 +13,10 @@ from numba.extending import intrinsic
 
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.rowcode import lay_out
+from fastrnn.cpu.shares import next_rows
 from fastrnn.cpu.simd import shift
 from fastrnn.cpu.steps import place
+from fastrnn.cpu.tile import product
 
 STRETCHES_SIZE = 2 + 2 * 5  # words of a table of at most five
 
@@ -30,6 +32,11 @@ def at_address(typing, like, address):
 
 
 @helper
+def nothing_needed(stretches):
+    stretches[0] = stretches[1] = 2
+
+
+@helper
 def _add(stretches, pointer, numbers):
     lay_out(shift(stretches, stretches[1]), (pointer, numbers))
     stretches[1] += 2
@@ -38,7 +45,7 @@ def _add(stretches, pointer, numbers):
 @helper
 def forward_needs(w, step, stretches):
     """The stretches of the step after this one."""
-    stretches[0] = stretches[1] = 2
+    nothing_needed(stretches)
     s, active = step.s + 1, step.following - step.base
     if w.asked == 0 or step.by > 1 or s >= w.s1:
         return
@@ -61,7 +68,7 @@ def forward_needs(w, step, stretches):
 @helper
 def backward_needs(w, step, tape, stretches):
     """The stretches of the step before this one. tape : what the cell keeps of each row"""
-    stretches[0] = stretches[1] = 2
+    nothing_needed(stretches)
     s, active = step.s - 1, step.following - step.base
     if w.asked == 0 or step.by > 1 or s < 0:
         return
@@ -76,15 +83,30 @@ def backward_needs(w, step, tape, stretches):
 
 
 @helper
-def next_stretch(w, stretches, rows, terms, weights, row):
-    """What a product of so many rows and terms asks for, and how many numbers with each term: of what the next step needs,
-    if some is left, or else weights, `row` numbers a term."""
+def next_stretch(w, stretches, rows, terms, otherwise, each):
+    """What a product of so many rows and terms asks for, how many numbers with each term, and how many of the rows it takes:
+    a stretch, if one is left, and no more tiles of rows than ask for it; or else `each` numbers of something else."""
     place = stretches[0]
-    if place == stretches[1]:
-        return weights, row
+    if place == stretches[1] or terms == 0:
+        return otherwise, each, rows
     address, left = stretches[place], stretches[place + 1]
-    numbers = min(left, (rows + w.R - 1) // w.R * terms * w.L)
+    high, of_tile = next_rows(rows, w.R), terms * w.L
+    count = min(rows, (left + of_tile - 1) // of_tile * high)
+    numbers = min(left, (count + high - 1) // high * of_tile)
     stretches[place], stretches[place + 1] = address + numbers * w.itemsize, left - numbers
     if numbers == left:
         stretches[0] = place + 2
-    return at_address(weights, address), (numbers + terms - 1) // terms
+    return at_address(otherwise, address), (numbers + terms - 1) // terms, count
+
+
+@helper
+def product_asking(w, vectors, rows, a, a_rows, weights, row, start, start_step, to, to_step, terms, following, stretches):
+    """The product of `rows` rows, which asks for the stretches that are left, then for the weights that follow."""
+    done = 0
+    while done < rows:
+        ahead, each, n = next_stretch(w, stretches, rows - done, terms, following, row)
+        product(
+            w.product, vectors, n, a, shift(a_rows, done), 1, weights, row, shift(start, done * start_step), start_step,
+            shift(to, done * to_step), to_step, terms, ahead, each,
+        )  # fmt: skip
+        done += n

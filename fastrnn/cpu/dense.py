@@ -4,19 +4,20 @@ import math
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what is applied
 from fastrnn.cpu.arithmetic import applied, difference, everywhere, first_lanes, largest, maximum, nothing, times, total
+from fastrnn.cpu.asking import nothing_needed
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.panels import input_panel
 from fastrnn.cpu.shares import rows_of_member
 from fastrnn.cpu.simd import add, load, load_part, shift, static, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
-from fastrnn.cpu.target import lanes
+from fastrnn.cpu.target import ITEMSIZE, lanes, panel_vectors, tile_rows
 
 _ROWS = ("N", "together")
 
 
 def _of_one_gate(name, dtype):
-    return {"L": lanes(dtype), "G": 1}
+    return {"L": lanes(dtype), "G": 1, "R": tile_rows(panel_vectors(1)), "itemsize": ITEMSIZE[dtype]}
 
 
 # the names of what it shares with the loops' input product
@@ -63,7 +64,9 @@ def build_linear(name, dtype, digest):
         panel0, panel1 = 0, panels
         if w.by_units:
             first, end, panel0, panel1 = 0, w.N, panels * member // team, panels * (member + 1) // team
-        offsets, sums = shift(w.offsets, member * w.capacity), shift(w.work, member * w.capacity * w.W * L)
+        offsets, sums = shift(w.offsets, member * (w.capacity + 2)), shift(w.work, member * w.capacity * w.W * L)
+        stretches = shift(offsets, w.capacity)
+        nothing_needed(stretches)
         mode = flush_denormals()
         for i in range(first, end, w.capacity):
             count = min(w.capacity, end - i)
@@ -73,7 +76,7 @@ def build_linear(name, dtype, digest):
                 unit = panel * w.W * L
                 row = min(w.W * L, w.V * L - unit)
                 following = shift(w.w_ih, min(panel + 1, panel1 - 1) * w.W * L * w.I)
-                input_panel(w, panel, row // L, following, count, offsets, sums, row)
+                input_panel(w, panel, row // L, following, count, offsets, sums, row, stretches)
                 finish_linear(w, i, count, unit, row, sums)
         restore_denormals(mode)
 

@@ -11,7 +11,7 @@ to the input's sums, one of its rows for each token; rows that continue the same
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what cells call
 from fastrnn.cells import REGISTRY
-from fastrnn.cpu.asking import backward_needs, forward_needs, next_stretch
+from fastrnn.cpu.asking import backward_needs, forward_needs, product_asking
 from fastrnn.cpu.cellcode import cell_backward, load_tape
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
@@ -38,7 +38,7 @@ from fastrnn.cpu.steps import (
 )  # fmt: skip
 from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
 from fastrnn.cpu.target import ITEMSIZE, lanes, panel_vectors, panels_at_once, tile_beside, tile_rows
-from fastrnn.cpu.tile import product, product_of_row
+from fastrnn.cpu.tile import product_of_row
 
 
 def _constants(n_gates, n_parts, dtype):
@@ -97,20 +97,19 @@ def forward_tiles(w, part, turn, count, branches, f, mine):
         panel, _ = panels_in_turn(part, done, 1, 0, turn)
         following, _ = panels_in_turn(part, min(done + 1, panels - 1), 1, 0, turn)
         v0 = panel * w.W
-        row = min(w.W, w.V - v0) * line
+        row, different = min(w.W, w.V - v0) * line, count
         if f < 0:
             _, vectors = units_of(w, panel)
             # just before they are used: sums of all panels would have left the cache by then
             recurrent, inputs = shift(w.w_hh, v0 * line * w.H), branches if w.fed_back else count
-            input_panel(w, panel, vectors, recurrent, inputs, mine.x_at, mine.pre, row)
+            input_panel(w, panel, vectors, recurrent, inputs, mine.x_at, mine.pre, row, mine.stretches)
             spread_branches(w, mine.pre, row, inputs, count, mine.branch)
             look_up(w, panel, count, mine.token_at, mine.pre, row)
-            after = shift(w.w_ih, following * w.W * line * w.I)
-            recurrent_panel(w, panel, after, count, branches, mine.pre, row, mine)
+            after, pre, pre_step, different = shift(w.w_ih, following * w.W * line * w.I), mine.pre, row, branches
         else:
-            after = shift(w.w_hh, following * w.W * line * w.H)
+            after, pre_step = shift(w.w_hh, following * w.W * line * w.H), w.G * w.Hp
             pre = shift(mine.pre, f * w.G * w.Hp + v0 * line)
-            recurrent_panel(w, panel, after, count, count, pre, w.G * w.Hp, mine)
+        recurrent_panel(w, panel, after, count, different, pre, pre_step, mine)
 
 
 @helper
@@ -122,6 +121,8 @@ def many_rows(w, part, mine, turns):
     for s in range(w.s0, w.s1):
         active_before, active = active, still_active(active, s, w.length)
         first, by, count = share(part, active, w.strided, w.together)
+        step = Step(s, base, base + active if w.keep else w.N - base, first, by, count)
+        forward_needs(w, step, mine.stretches)
         if s == end_ahead:
             # a window of steps whose input's product is computed together, unless a step fills it
             first_ahead, f = s, 0
@@ -129,7 +130,6 @@ def many_rows(w, part, mine, turns):
             if end_ahead > s + 1 or count <= 1:
                 input_product(w, part, 0, rows, 0, mine)
         alone = first_ahead == s and end_ahead == s + 1 and count > 1
-        step = Step(s, base, base + active if w.keep else w.N - base, first, by, count)
         ending = s + 1 == w.s1 or (active > 0 and w.length[active - 1] == s + 1)
         if s == w.s0 or active < active_before or ending:
             locate(w, step, mine)
@@ -146,7 +146,6 @@ def many_rows(w, part, mine, turns):
             # rows that branch find each other among all; others pass by as many as stay near
             branching = alone and w.together > 1
             together = count if branching else next_rows(count, w.near)
-            forward_needs(w, step, mine.stretches)
             for i in range(0, count, together):
                 n, at = min(together, count - i), -1 if alone else f + i
                 branches = find_branches(w, n, mine) if branching else n
@@ -265,10 +264,9 @@ def backward_tiles(w, part, step, rows, stretches):
                 if g + 1 == w.G:
                     following = shift(w.w_hh, after * w.W * w.L * depth + k0 * line)
                 start, start_step = (to, step.by * w.Hp) if k0 + g > 0 else (w.zero, 0)
-                asked, each = next_stretch(w, stretches, step.count, terms, following, line)
-                product(
-                    w.product, line // w.L, step.count, shift(w.du, g * w.H + k0), rows, 1, weights, line,
-                    start, start_step, to, step.by * w.Hp, terms, asked, each,
+                product_asking(
+                    w, line // w.L, step.count, shift(w.du, g * w.H + k0), rows, weights, line, start, start_step,
+                    to, step.by * w.Hp, terms, following, stretches,
                 )  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def pack(w, b=None, transposed=False):
 def linear(x, weight, out, activation="none", add=False):
     dtype, (I, O), W, team = name_of(x), weight.sizes, panel_vectors(1), get_num_threads()
     scratch = Block(Layout({
-        "work": ((team * _CHUNK * W * lanes(dtype),), dtype), "offsets": ((team * _CHUNK,), "intp"),
+        "work": ((team * _CHUNK * W * lanes(dtype),), dtype), "offsets": ((team * (_CHUNK + 2),), "intp"),
     }))  # fmt: skip
     return _operation(
         "linear", dense.LINEAR, dtype, {"x": x, "out": out}, alive=(weight, scratch), w_ih=weight.block.at("w"),

@@ -3,7 +3,7 @@
 w : the words of a kernel, mine : a member's memory (see loops.py, shares.py, steps.py)
 """
 
-from fastrnn.cpu.asking import next_stretch
+from fastrnn.cpu.asking import product_asking
 from fastrnn.cpu.cellcode import advance
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.shares import units_of
@@ -12,26 +12,32 @@ from fastrnn.cpu.tile import product
 
 
 @helper
-def sums_of_rows(w, vectors, count, a, a_rows, terms, run, weights, row, bias, to, to_step, following, row_of_it):
+def sums_of_rows(w, vectors, count, a, a_rows, terms, run, weights, row, bias, to, to_step, following, stretches):
     """to[i] = bias + Σ_k a[a_rows[i] + k] weights[k] for the vectors of a panel, a run of terms after the other; asks on
-    the way for what is needed next, in the last run for `following`, so many numbers with each term."""
+    the way for what is needed next: the weights of the next run; in the last one for `stretches`, or for `following`."""
     start, start_step = bias, 0
     for k0 in range(0, max(1, terms), run):
         k1 = min(terms, k0 + run)
-        after, each = (shift(weights, k1 * row), row) if k1 < terms else (following, row_of_it)
-        product(
-            w.product, vectors, count, shift(a, k0), a_rows, 1, shift(weights, k0 * row), row, start, start_step,
-            to, to_step, k1 - k0, after, each,
-        )  # fmt: skip
+        of_run, its_weights = shift(a, k0), shift(weights, k0 * row)
+        if k1 < terms:
+            product(
+                w.product, vectors, count, of_run, a_rows, 1, its_weights, row, start, start_step, to, to_step, k1 - k0,
+                shift(weights, k1 * row), row,
+            )  # fmt: skip
+        else:
+            product_asking(
+                w, vectors, count, of_run, a_rows, its_weights, row, start, start_step, to, to_step, k1 - k0, following,
+                stretches,
+            )  # fmt: skip
         start, start_step = to, to_step
 
 
 @helper
-def input_panel(w, panel, vectors, following, count, x_at, to, to_step):
+def input_panel(w, panel, vectors, following, count, x_at, to, to_step, stretches):
     """to[i] = W_ih x[x_at[i]] + b_ih for the units of a panel."""
     line, v0 = w.G * w.L, panel * w.W
     row, weights, bias = min(w.W, w.V - v0) * line, shift(w.w_ih, v0 * line * w.I), shift(w.b_ih, v0 * line)
-    sums_of_rows(w, vectors, count, w.x, x_at, w.I, w.x_run, weights, row, bias, to, to_step, following, row)
+    sums_of_rows(w, vectors, count, w.x, x_at, w.I, w.x_run, weights, row, bias, to, to_step, following, stretches)
 
 
 @helper
@@ -62,7 +68,7 @@ def input_product(w, part, row, count, done, mine):
         to = shift(mine.pre, row * w.G * w.Hp + panel * w.W * line)
         if panel - part.first >= done:
             _, vectors = units_of(w, panel)
-            input_panel(w, panel, vectors, following, count, mine.x_at, to, w.G * w.Hp)
+            input_panel(w, panel, vectors, following, count, mine.x_at, to, w.G * w.Hp, mine.stretches)
         look_up(w, panel, count, mine.token_at, to, w.G * w.Hp)
 
 
@@ -92,7 +98,9 @@ def recurrent_panel(w, panel, following, count, branches, pre, pre_step, mine):
     line, v0 = w.G * w.L, panel * w.W
     row, weights, bias = min(w.W, w.V - v0) * line, shift(w.w_hh, v0 * line * w.H), shift(w.b_hh, v0 * line)
     _, vectors = units_of(w, panel)
-    after, each = next_stretch(w, mine.stretches, branches, w.H - (w.H - 1) // w.run * w.run, following, row)
-    sums_of_rows(w, vectors, branches, mine.h, mine.origin, w.H, w.run, weights, row, bias, mine.sums, row, after, each)
+    sums_of_rows(
+        w, vectors, branches, mine.h, mine.origin, w.H, w.run, weights, row, bias, mine.sums, row, following,
+        mine.stretches,
+    )  # fmt: skip
     spread_branches(w, mine.sums, row, branches, count, mine.branch)
     finish(w, count, panel, row, pre, pre_step, mine)
