@@ -18,7 +18,8 @@ from fastrnn.cpu.simd import shift
 from fastrnn.cpu.steps import place
 from fastrnn.cpu.tile import product
 
-STRETCHES_SIZE = 2 + 2 * 5  # words of a table of at most five
+EMPTY_SIZE = 2  # words of a table of none
+STRETCHES_SIZE = EMPTY_SIZE + 2 * 5  # of five at most
 
 
 @intrinsic
@@ -33,7 +34,8 @@ def at_address(typing, like, address):
 
 @helper
 def nothing_needed(stretches):
-    stretches[0] = stretches[1] = 2
+    """Empty a table."""
+    stretches[0] = stretches[1] = EMPTY_SIZE
 
 
 @helper
@@ -47,7 +49,7 @@ def forward_needs(w, step, stretches):
     """The stretches of the step after this one."""
     nothing_needed(stretches)
     s, active = step.s + 1, step.following - step.base
-    if w.asked == 0 or step.by > 1 or s >= w.s1:
+    if w.asked == 0 or step.by > 1 or step.count == 0 or s >= w.s1:
         return
     n, row = min(step.count, w.asked), step.following + step.first
     if w.save and w.past == 0:

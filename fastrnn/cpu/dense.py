@@ -4,7 +4,7 @@ import math
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what is applied
 from fastrnn.cpu.arithmetic import applied, difference, everywhere, first_lanes, largest, maximum, nothing, times, total
-from fastrnn.cpu.asking import nothing_needed
+from fastrnn.cpu.asking import EMPTY_SIZE, nothing_needed
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.panels import input_panel
@@ -64,7 +64,7 @@ def build_linear(name, dtype, digest):
         panel0, panel1 = 0, panels
         if w.by_units:
             first, end, panel0, panel1 = 0, w.N, panels * member // team, panels * (member + 1) // team
-        offsets, sums = shift(w.offsets, member * (w.capacity + 2)), shift(w.work, member * w.capacity * w.W * L)
+        offsets, sums = shift(w.offsets, member * (w.capacity + EMPTY_SIZE)), shift(w.work, member * w.capacity * w.W * L)
         stretches = shift(offsets, w.capacity)
         nothing_needed(stretches)
         mode = flush_denormals()

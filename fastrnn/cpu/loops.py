@@ -11,7 +11,7 @@ to the input's sums, one of its rows for each token; rows that continue the same
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what cells call
 from fastrnn.cells import REGISTRY
-from fastrnn.cpu.asking import backward_needs, forward_needs, product_asking
+from fastrnn.cpu.asking import backward_needs, forward_needs, nothing_needed, product_asking
 from fastrnn.cpu.cellcode import cell_backward, load_tape
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
@@ -170,6 +170,7 @@ def build_forward(name, dtype, digest):
             return
         mode = flush_denormals()
         mine = memory_of(w, part)
+        nothing_needed(mine.stretches)
         turns = lay_out_turns(w, part, mine)
         if w.N == 1:
             one_row(w, part, mine, turns)

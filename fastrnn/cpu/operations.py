@@ -9,6 +9,7 @@ import numpy as np
 
 from fastrnn.contract import Array, Weights
 from fastrnn.cpu import attention, compiled, dense, engine, gemm, memory, program
+from fastrnn.cpu.asking import EMPTY_SIZE
 from fastrnn.cpu.kernel import Fields
 from fastrnn.cpu.memory import Block, Layout, name_of
 from fastrnn.cpu.plan import Backward, Forward, Shape, run_of
@@ -93,7 +94,7 @@ def pack(w, b=None, transposed=False):
 def linear(x, weight, out, activation="none", add=False):
     dtype, (I, O), W, team = name_of(x), weight.sizes, panel_vectors(1), get_num_threads()
     scratch = Block(Layout({
-        "work": ((team * _CHUNK * W * lanes(dtype),), dtype), "offsets": ((team * (_CHUNK + 2),), "intp"),
+        "work": ((team * _CHUNK * W * lanes(dtype),), dtype), "offsets": ((team * (_CHUNK + EMPTY_SIZE),), "intp"),
     }))  # fmt: skip
     return _operation(
         "linear", dense.LINEAR, dtype, {"x": x, "out": out}, alive=(weight, scratch), w_ih=weight.block.at("w"),

@@ -150,7 +150,7 @@ class Backward(TimeLoop):
         self.task = compiled.task(
             "backward", cell.name, dtype, loops.BACKWARD, **sizes_of(N, H, dtype, 1), row=row, ends=shape.ends,
             reverse=reverse, by_units=self.team.by_units, strided=ragged, shared=shared, stretches_size=STRETCHES_SIZE,
-            asked=_rows_asked(shape, team, _values(shape) + 1 + G * (2 - shared)),
+            asked=_rows_asked(shape, team, max(1, _values(shape)) + 1 + G * (2 - shared)),
         )  # fmt: skip
         bias = ((GH,), dtype)
         self.gradients = Layout(

@@ -31,7 +31,7 @@ _MOVING = ("pre", "before", "after", "y_at")  # from step to step
 
 @intrinsic
 def lay_out(typing, turn, values):
-    """The words of a turn, in the order of TURN."""
+    """Write numbers and addresses one after the other, such as the words of a turn in the order of TURN."""
 
     def codegen(context, builder, signature, args):
         for i, value in enumerate(cgutils.unpack_tuple(builder, args[1])):

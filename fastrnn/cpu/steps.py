@@ -35,7 +35,6 @@ def memory_of(w, part):
     h, c = (work, shift(work, w.own_c)) if w.own > 0 else (w.hs, w.cs)
     sums, stretches = shift(pre, w.pre_size), shift(before, 6 * w.N)
     turns = shift(stretches, w.stretches_size)
-    stretches[0] = stretches[1] = 0  # there is none
     return Mine(pre, sums, x_at, token_at, before, after, y_at, branch, origin, h, c, taken, given, turns, stretches)
 
 
