@@ -11,7 +11,7 @@ to the input's sums, one of its rows for each token; rows that continue the same
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what cells call
 from fastrnn.cells import REGISTRY
-from fastrnn.cpu.asking import backward_needs, forward_needs, nothing_needed, product_asking
+from fastrnn.cpu.asking import STRETCHES_SIZE, backward_needs, forward_needs, nothing_needed, product_asking
 from fastrnn.cpu.cellcode import cell_backward, load_tape
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
@@ -42,11 +42,11 @@ from fastrnn.cpu.tile import product_of_row
 
 
 def _constants(n_gates, n_parts, dtype):
-    """Gates, lanes, panels of a single row at once, bytes of a number, rows of a tile; of panels that hold n_gates gates of
-    n_parts."""
+    """Gates, lanes, panels of a single row at once, bytes of a number, rows of a tile, words of a table of stretches; of
+    panels that hold n_gates gates of n_parts."""
     return {
         "G": n_gates * n_parts, "L": lanes(dtype), "P": panels_at_once(n_gates, n_parts), "itemsize": ITEMSIZE[dtype],
-        "R": tile_rows(n_gates * panel_vectors(n_gates)),
+        "R": tile_rows(n_gates * panel_vectors(n_gates)), "stretches_size": STRETCHES_SIZE,
     }  # fmt: skip
 
 
@@ -75,13 +75,12 @@ FORWARD = Fields(
     (*_TABLES, "parents", "sources", "tokens"),
     (*_SIZES, "I", "x_run", "near", "s0", "s1", "x_t", "x_n", "y_t", "y_n", "tokens_t", "tokens_n", "ends", "reverse",
      "keep", "save", "past", "by_units", "strided", "together", "fed_back", "looked_up", "beside", "capacity", "pre_size",
-     "swapped", "own", "own_c", "work_size", "offsets_size", "asked", "stretches_size"),
+     "swapped", "own", "own_c", "work_size", "offsets_size", "asked"),
     functions=("product", "product_of_row", "product_beside", "advance", "advance_row"), constants=_forward_constants,
 )  # fmt: skip
 BACKWARD = Fields(
     ("dy", "saved", "hs", "cs", "dx", "du", "dh", "dc", "w_hh", "zero"), _TABLES,
-    (*_SIZES, "s0", "s1", "row", "y_t", "y_n", "ends", "reverse", "by_units", "strided", "shared", "asked",
-     "stretches_size"),
+    (*_SIZES, "s0", "s1", "row", "y_t", "y_n", "ends", "reverse", "by_units", "strided", "shared", "asked"),
     functions=("product", "product_of_parts"), constants=_backward_constants,
 )  # fmt: skip
 

@@ -105,8 +105,7 @@ class Forward(TimeLoop):
             near=max(_LEAST_NEAR, near_numbers(dtype) // max(1, H + I)), ends=self.ends, reverse=reverse, keep=keep,
             save=keep and saved > 0, past=saved > _PAST, by_units=team.by_units, strided=ragged, together=1, fed_back=0,
             beside=beside, swapped=2 * (by_rows and (not keep or saved <= _NEAR_TAPE)),
-            stretches_size=STRETCHES_SIZE, **of_members,
-            asked=_rows_asked(shape, team, 2 + cell.memory + (saved <= _PAST) * _values(shape)),
+            asked=_rows_asked(shape, team, 2 + keep * (1 + cell.memory + (saved <= _PAST) * _values(shape))), **of_members,
         )  # fmt: skip
         self._tell_own = links(self.layout, (self.task, {word: word for word in ("control", "offsets", "work")}))
         # what tells where the states are, and the tape's other pieces; a cell without a memory has h for c
@@ -149,7 +148,7 @@ class Backward(TimeLoop):
         } | ({} if shared else {"du": gates})))  # fmt: skip
         self.task = compiled.task(
             "backward", cell.name, dtype, loops.BACKWARD, **sizes_of(N, H, dtype, 1), row=row, ends=shape.ends,
-            reverse=reverse, by_units=self.team.by_units, strided=ragged, shared=shared, stretches_size=STRETCHES_SIZE,
+            reverse=reverse, by_units=self.team.by_units, strided=ragged, shared=shared,
             asked=_rows_asked(shape, team, max(1, _values(shape)) + 1 + G * (2 - shared)),
         )  # fmt: skip
         bias = ((GH,), dtype)
