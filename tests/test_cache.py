@@ -107,6 +107,22 @@ def test_second_process_hits_for_every_kernel(tmp_path):
     assert set(first) == set(second) >= {"forwardlstm", "backwardgru", "gemm", "alone"}
 
 
+def test_what_is_cached_runs_without_what_numba_compiles_with(tmp_path):
+    """Its knowledge of NumPy's functions (and SciPy, where installed) takes longer to load than all else of a first call."""
+    code = (
+        "import sys, numpy as np, fastrnn as fr; fr.set_num_threads(2); fr.LSTM(9, 33, rng=0)(np.ones((99, 64, 9), 'f4'));"
+    )
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code + "print('numba.np.arraymath' in sys.modules)"],
+            env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "2"},
+            capture_output=True, text=True, timeout=300, check=True,
+        ).stdout.strip()
+        for _ in range(2)
+    ]  # fmt: skip
+    assert found == ["True", "False"]
+
+
 def test_cells_compiled_by_processes_of_their_own_serve_one(tmp_path):
     """Numba numbers symbols from one in every process: two cells' kernels may have the same names."""
     copy_package(tmp_path)

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import llvmlite
 import numba
 import numpy as np
-from numba import cfunc, types
+from numba import types
 from numba.core.datamodel.models import PrimitiveModel
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, register_model
 
 from fastrnn.cpu.memory import Block, Layout
-from fastrnn.cpu.pipeline import OPTIONS, Pipeline
+from fastrnn.cpu.pipeline import OPTIONS, KernelFunction
 from fastrnn.cpu.simd import I64, NUMBA, call_address
 from fastrnn.cpu.target import TARGET, lanes
 
@@ -58,8 +58,7 @@ class Kernel(NamedTuple):
 
 def compile_kernel(function: Callable[..., None]) -> Kernel:
     """Compile `function`, or load it from the disk cache."""
-    options = {"pipeline_class": Pipeline} | OPTIONS
-    compiled = with_or_without_cache(lambda cache: cfunc(SIGNATURE, cache=cache, **options)(function))
+    compiled = with_or_without_cache(lambda cache: KernelFunction(function, SIGNATURE, cache))
     return Kernel(int(compiled.address), compiled.cache_hits > 0, compiled)
 
 

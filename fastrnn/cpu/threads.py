@@ -20,6 +20,7 @@ import numba
 from numba import njit, prange, types
 
 from fastrnn.cpu.kernel import call_kernel, digest, with_or_without_cache
+from fastrnn.cpu.pipeline import Cache
 
 _launching = threading.Lock()
 _launched = False  # whether this process, or the one it was forked from, has started a thread pool
@@ -123,9 +124,13 @@ def _together() -> Any:
 def _compiled(function: Any, integers: int, **options: Any) -> Any:
     """Compiled now, not at the first call: a damaged cache shows itself here."""
     signature = (types.intp,) * integers + (types.Array(types.intp, 1, "C"),)
+    # the caller holds the array meanwhile: no references are counted
+    options |= {"nogil": True, "_nrt": False}
 
     def make(cache: bool) -> Any:
-        dispatcher = njit(nogil=True, cache=cache, **options)(function)
+        dispatcher = njit(**options)(function)
+        if cache:
+            dispatcher._cache = Cache(function)
         dispatcher.compile(signature)
         return dispatcher
 
