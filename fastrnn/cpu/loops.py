@@ -79,8 +79,8 @@ FORWARD = Fields(
     functions=("product", "product_of_row", "product_beside", "advance", "advance_row"), constants=_forward_constants,
 )  # fmt: skip
 BACKWARD = Fields(
-    ("dy", "saved", "hs", "cs", "dx", "du", "dh", "dc", "w_hh", "zero"), _TABLES,
-    (*_SIZES, "s0", "s1", "row", "y_t", "y_n", "ends", "reverse", "by_units", "strided", "shared", "asked"),
+    ("dy", "saved", "hs", "cs", "dx", "du", "dh", "dc", "own", "w_hh", "zero"), _TABLES,
+    (*_SIZES, "s0", "s1", "row", "y_t", "y_n", "ends", "reverse", "by_units", "strided", "shared", "own_size", "asked"),
     functions=("product", "product_of_parts"), constants=_backward_constants,
 )  # fmt: skip
 
@@ -194,7 +194,17 @@ def ask_gradients(w, kept, row, y_row, unit):
 
 
 @helper
-def gradients(cell, w, part, step, from_output):
+def copy_gradients(w, part, dh, dc, to_dh, to_dc):
+    """dh and dc of a member's rows."""
+    first, by, count = share(part, w.N, w.strided, 1)
+    for i in range(count):
+        for at in range((first + i * by) * w.Hp, (first + i * by + 1) * w.Hp, w.L):
+            store(to_dh, at, load(dh, at))
+            store(to_dc, at, load(dc, at))
+
+
+@helper
+def gradients(cell, w, part, step, dh, dc, from_output):
     """The cell's backward on this member's rows and units: gradients of the pre-activations, and of c before the step."""
     active = step.following - step.base
     # where h is all the tape, it is the state after the step
@@ -214,24 +224,25 @@ def gradients(cell, w, part, step, from_output):
         for v in range(part.first * w.W, min(w.V, part.end * w.W)):
             unit = v * w.L
             ask_gradients(w, tape, ahead, y_ahead, unit)
-            dh = add(load_part(w.dy, y_row + unit, w.H - unit), load(w.dh, m * w.Hp + unit))
+            state = m * w.Hp + unit
+            total = add(load_part(w.dy, y_row + unit, w.H - unit), load(dh, state))
             saved = load_tape(cell, kept, at + unit, w.Hp)
-            dx, du, dc = cell_backward(cell, dh, load(w.dc, m * w.Hp + unit), load(w.cs, row * w.Hp + unit), saved)
-            store(w.dc, m * w.Hp + unit, dc)
+            dx, du, dc_before = cell_backward(cell, total, load(dc, state), load(w.cs, row * w.Hp + unit), saved)
+            store(dc, state, dc_before)
             store_part(w.dx, row * w.row + unit, w.H, dx, w.H - unit)
             if not w.shared:
                 store_part(w.du, row * w.row + unit, w.H, du, w.H - unit)
 
 
 @helper
-def backward_row(w, part, step):
+def backward_row(w, part, step, dh):
     """dh = W_hhᵀ du of a single row, the gates' sums side by side."""
     depth, done, m = w.G * w.H, 0, step.first
     while done < part.end - part.first:
         panel, many = panels_in_turn(part, done, w.P, w.whole, step.s)
         v0 = panel * w.W
         line = min(w.W, w.V - v0) * w.L
-        to = shift(w.dh, m * w.Hp + v0 * w.L)
+        to = shift(dh, m * w.Hp + v0 * w.L)
         for k0 in range(0, w.H, w.run):
             product_of_row(
                 w.product_of_parts, many * line // w.L, shift(w.du, (step.base + m) * w.row + k0), w.H,
@@ -242,7 +253,7 @@ def backward_row(w, part, step):
 
 
 @helper
-def backward_tiles(w, part, step, rows, stretches):
+def backward_tiles(w, part, step, dh, rows, stretches):
     """dh = W_hhᵀ du of several rows: a block of every gate's terms at a time, panel by panel, a tile of rows at a time.
 
     All panels with a block before the next block: those terms of du stay in the second-level cache.
@@ -257,7 +268,7 @@ def backward_tiles(w, part, step, rows, stretches):
             after, _ = panels_in_turn(part, min(done + 1, panels - 1), 1, 0, step.s)
             v0 = panel * w.W
             line = min(w.W, w.V - v0) * w.L
-            to = shift(w.dh, step.first * w.Hp + v0 * w.L)
+            to = shift(dh, step.first * w.Hp + v0 * w.L)
             for g in range(w.G):
                 weights = shift(w.w_hh, v0 * w.L * depth + (g * w.H + k0) * line)
                 following = shift(weights, w.H * line)
@@ -287,6 +298,10 @@ def build_backward(name, dtype, digest):
         mode = flush_denormals()
         rows = shift(w.offsets, part.member * (w.N + w.stretches_size))
         stretches = shift(rows, w.N)
+        own = shift(w.own, part.member * w.own_size)
+        dh, dc = (own, shift(own, w.N * w.Hp)) if w.own_size > 0 else (w.dh, w.dc)
+        if w.own_size > 0:
+            copy_gradients(w, part, w.dh, w.dc, dh, dc)
         active, base = 0, rows_before(w, w.s1)
         for s in range(w.s1 - 1, w.s0 - 1, -1):
             while active < w.N and w.length[active] > s:
@@ -294,17 +309,19 @@ def build_backward(name, dtype, digest):
             base -= active
             first, by, count = share(part, active, w.strided, 1)
             step = Step(s, base, base + active, first, by, count)
-            gradients(cell, w, part, step, from_output)
+            gradients(cell, w, part, step, dh, dc, from_output)
             if w.by_units:
                 # the product needs every unit of the row; what it writes is read by this member only
                 barrier(w.control, part.member, part.team, w.s1 - s)
                 for i in range(step.count):
                     ask_row(w, w.du, (step.base + step.first + i * step.by) * w.row, w.G * w.H)
             if count == 1:
-                backward_row(w, part, step)
+                backward_row(w, part, step, dh)
             elif count > 1:
                 backward_needs(w, step, w.hs if from_output else w.saved, stretches)
-                backward_tiles(w, part, step, rows, stretches)
+                backward_tiles(w, part, step, dh, rows, stretches)
+        if w.own_size > 0:
+            copy_gradients(w, part, dh, dc, w.dh, w.dc)
         restore_denormals(mode)
 
     return backward

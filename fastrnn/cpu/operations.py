@@ -251,7 +251,7 @@ class Cells:
 class CellsBackward:
     def __init__(self, cell, tape, dy, below=None, feed=None):
         rows, block, T, N, GH = tape.rows, tape.block, tape.steps, tape.shape.N, cell.n_gates * tape.shape.H
-        self._work = work = Backward(tape.shape, tape.biases, Team(get_num_threads(), False))
+        self._work = work = Backward(tape.shape, tape.biases, Team(get_num_threads(), False), in_program=True)
         self._cell, self._tape, self._below = cell, tape, below
         work.dh[...] = work.dc[...] = 0
         engine.connect_backward(work, rows, block)

@@ -35,7 +35,6 @@ _PAST = (1 << 24) if TARGET.width == LINE else 1 << 62
 _LAST_CACHE = 1 << 25  # bytes of the least one that processors have
 _OWN = 1 << 14  # numbers of h in the rows of a member that has a copy of its own; of more, those at the border are few
 _GAP = 1 << 11  # numbers between the memory of two members: what is fetched ahead for one is not the other's
-_NEAR_TAPE = 1 << 21  # bytes of a tape that stays in the caches; to a larger one, what is fetched ahead is worth more
 _DEPTHS = ((1024, 64), (16384, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
 
 
@@ -104,7 +103,7 @@ class Forward(TimeLoop):
             "forward", cell.name, dtype, loops.FORWARD, **sizes_of(N, H, dtype, G), I=I, x_run=run_of(I, block_depth(G)),
             near=max(_LEAST_NEAR, near_numbers(dtype) // max(1, H + I)), ends=self.ends, reverse=reverse, keep=keep,
             save=keep and saved > 0, past=saved > _PAST, by_units=team.by_units, strided=ragged, together=1, fed_back=0,
-            beside=beside, swapped=2 * (by_rows and (not keep or saved <= _NEAR_TAPE)),
+            beside=beside, swapped=2 * by_rows,
             asked=_rows_asked(shape, team, 2 + keep * (1 + cell.memory + (saved <= _PAST) * _values(shape))), **of_members,
         )  # fmt: skip
         self._tell_own = links(self.layout, (self.task, {word: word for word in ("control", "offsets", "work")}))
@@ -124,7 +123,7 @@ class Forward(TimeLoop):
 class Backward(TimeLoop):
     """The work of a backward call: the loop, and the products behind it."""
 
-    def __init__(self, shape: Shape, biases: tuple[bool, bool], team: Team):
+    def __init__(self, shape: Shape, biases: tuple[bool, bool], team: Team, in_program: bool = False):
         cell, dtype, N, I, H, steps, total, ragged, reverse = REGISTRY[shape.cell], *shape[1:]
         G, Hp, L = cell.n_gates, padded(H, dtype), lanes(dtype)
         self.team, self.steps = team, range(steps - 1, -1, -1)
@@ -140,16 +139,19 @@ class Backward(TimeLoop):
         d_rows = Product(dtype, (total, I, GH), (row, 1, I), depth_of_columns(I), self.team)
         self.following = products = self.d_rows, self.dw_ih, self.dw_hh = d_rows, dw_ih, dw_hh
         members = max(self.team.size, *(p.team for p in products))  # the loop's may do the products
+        # dh and dc of a member's rows, which it reads and writes in every step
+        own_size = 2 * N * Hp + _GAP if team.size > 1 and not team.by_units and not in_program else 0
         super().__init__(Layout({
             "control": ((control_words(self.team.size),), "intp"),
             "offsets": ((self.team.size * (N + STRETCHES_SIZE),), "intp"), "rows": ((members * 8,), "intp"),
             "zero": ((max(H, 4 * L),), dtype), "dh": state, "dc": state,
+            "own": ((team.size * own_size,), dtype),
             "work": ((members * max(p.work_size for p in products),), dtype), "dx": gates,
         } | ({} if shared else {"du": gates})))  # fmt: skip
         self.task = compiled.task(
             "backward", cell.name, dtype, loops.BACKWARD, **sizes_of(N, H, dtype, 1), row=row, ends=shape.ends,
             reverse=reverse, by_units=self.team.by_units, strided=ragged, shared=shared,
-            asked=_rows_asked(shape, team, max(1, _values(shape)) + 1 + G * (2 - shared)),
+            own_size=own_size, asked=_rows_asked(shape, team, max(1, _values(shape)) + 1 + G * (2 - shared)),
         )  # fmt: skip
         bias = ((GH,), dtype)
         self.gradients = Layout(
@@ -165,7 +167,7 @@ class Backward(TimeLoop):
         loop, d_rows, dw_ih, dw_hh = (one.task for one in (self, *self.following))
         du = "dx" if shared else "du"
         own = {"zero": "zero", "work": "work", "offsets": "rows"}
-        of_loop = {"dx": "dx", "du": du} | {word: word for word in ("dh", "dc", "zero", "offsets", "control")}
+        of_loop = {"dx": "dx", "du": du} | {word: word for word in ("dh", "dc", "own", "zero", "offsets", "control")}
         of_dx, of_du = own | {"a": "dx"}, own | {"a": du}
         self._tell_own = links(self.layout, (loop, of_loop), (d_rows, of_dx), (dw_ih, of_dx), (dw_hh, of_du))
         of_tape = {"w_hh": "panels", "saved": "saved", "hs": "hs", "cs": "cs" if "cs" in tape.places else "hs"}
