@@ -20,7 +20,7 @@ class Least(NamedTuple):
 
     call: float = 5e6  # below, a launch costs more than it saves, or all of it when the threads have gone to sleep
     rows: float = 4e3  # of a step; below, threads that divide its rows wait for the lines that these share
-    rows_apart: float = 3e5  # the same where that is far
+    rows_apart: float = 1.5e5  # the same where that is far; twice as many with a tape, which they share as well
     units: float = 3.5e4  # of a step; below, a meeting costs more than it saves, however near the cores
     units_sure: float = 2e6  # of a step that is divided without asking how long a meeting takes
     program_rows: float = 2.5e4  # the same of a step of a program, which does not choose again
@@ -67,19 +67,19 @@ def choose(N: int, G: int, H: int, K: int, steps: int, dtype: str, panel: int, m
     step_flops = 2.0 * N * G * H * K
     if most == 1 or step_flops * steps < (4 if keep else 1) * LEAST.call:
         return _NO_OTHERS
-    by_rows = _by_rows(min(N, most), step_flops)
+    by_rows = _by_rows(min(N, most), step_flops, keep)
     rows = (2 if G * H * K <= _NEAR_WEIGHTS else 4) * most
     if rows <= N or panels < most or step_flops < LEAST.units:
         return by_rows
     return _by_units(most, step_flops, by_rows)
 
 
-def _by_rows(size: int, step_flops: float) -> Choice:
+def _by_rows(size: int, step_flops: float, keep: bool) -> Choice:
     """The choice of threads that divide so many rows of a step, where they pay."""
     team = Team(size, False)
     if size == 1 or step_flops < LEAST.rows:
         return _NO_OTHERS
-    if step_flops >= LEAST.rows_apart:
+    if step_flops >= (2 if keep else 1) * LEAST.rows_apart:
         return Choice(((_ALWAYS, team),))
     return Choice(((_ONE_CHIP, team), *_NO_OTHERS.teams))
 
