@@ -136,7 +136,7 @@ def test_a_short_call_uses_the_threads_that_are_allowed_by_then(monkeypatch):
 MEETINGS = (8e-8, 2.3e-7, 3.6e-7)
 # step of an LSTM: N, H; what the threads divide then
 DIVIDED = {(1, 32): (None, None, None), (1, 128): ("units", "units", None), (1, 512): ("units",) * 3,
-           (4, 16): ("rows", "rows", None), (9, 48): ("rows",) * 3, (8, 40): ("rows", "rows", None),
+           (4, 16): ("rows", "rows", None), (9, 48): ("rows",) * 3, (8, 32): ("rows", "rows", None),
            (2, 64): ("units", "rows", None), (4, 256): ("units",) * 3, (2, 8): (None, None, None)}  # fmt: skip
 
 
@@ -146,6 +146,13 @@ def test_what_threads_divide_depends_on_how_fast_they_meet(N, H, meeting, monkey
     monkeypatch.setattr(team, "time_to_meet", lambda team: MEETINGS[meeting])
     divided = DIVIDED[N, H][meeting]
     assert team.choose(N, 4, H, 2 * H, 10_000, "float32", 1, 2).now() == team.Team(2 if divided else 1, divided == "units")
+
+
+@pytest.mark.parametrize("keep, size", [(False, 2), (True, 1)])
+def test_cores_apart_divide_rows_of_a_tape_where_steps_are_longer(keep, size, monkeypatch):
+    """Measured between cores 370 ns apart: 8 rows of 40 units 1.4 times as quick in inference, and no quicker in training."""
+    monkeypatch.setattr(team, "time_to_meet", lambda team: MEETINGS[2])
+    assert team.choose(8, 4, 40, 80, 10_000, "float32", 1, 2, keep=keep).now() == team.Team(size, False)
 
 
 def test_threads_are_chosen_anew_when_cores_move_apart(monkeypatch):
