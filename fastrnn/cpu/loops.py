@@ -68,6 +68,7 @@ def _backward_constants(name, dtype):
 # V : vectors of units, `whole` : how many of their panels are whole, Hp : units with padding; run, x_run : terms of a sum
 # over H and over I that are added up in a row; near : rows that go through all panels together
 # asked : of how many rows what the next step needs is asked for (see asking.py)
+# own, own_size : in the backward loop, where members have dh and dc of their rows, and how far from each other; 0: nowhere
 _SIZES = ("N", "H", "W", "V", "whole", "Hp", "run")
 _TABLES = ("order", "length", "offsets", "control")
 FORWARD = Fields(
