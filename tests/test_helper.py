@@ -1,11 +1,10 @@
 """How functions that kernels call are compiled: once for each kind of argument, and as part of the kernel only."""
 
 import numpy as np
-from numba import cfunc
 
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import SIGNATURE
-from fastrnn.cpu.pipeline import OPTIONS, Pipeline
+from fastrnn.cpu.pipeline import KernelFunction
 
 
 @helper
@@ -21,7 +20,7 @@ def outer(x):
 def run(function, *words):
     """The words after a kernel of that function has run."""
     given = np.array(words, np.intp)
-    kernel = cfunc(SIGNATURE, pipeline_class=Pipeline, **OPTIONS)(function)
+    kernel = KernelFunction(function, SIGNATURE, cache=False)
     kernel.ctypes(0, 1, given.ctypes.data_as(kernel.ctypes.argtypes[2]))
     return given.tolist()
 

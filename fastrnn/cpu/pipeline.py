@@ -10,7 +10,7 @@ at each of their three thousand places. Here and in helper.py alone the package 
 from functools import cache
 from typing import Any
 
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
@@ -126,3 +126,14 @@ class KernelFunction(CFunc):
         if cache:
             self._cache = Cache(function)
         self.compile()
+
+
+def launcher(function, signature, cache, **options):
+    """The function compiled for that signature, to be called from Python without its lock. Whoever calls it holds the arrays
+    that it is given: no references are counted."""
+    options |= {"nogil": True, "_nrt": False}
+    dispatcher = njit(**options)(function)
+    if cache:
+        dispatcher._cache = Cache(function)
+    dispatcher.compile(signature)
+    return dispatcher

@@ -91,7 +91,7 @@ class Forward(TimeLoop):
         self.tape = _tape(shape) if keep else None
         self.following = (_keep_weights(shape),) if keep else ()
         # a program takes one step at a time, and may set other rows and another team
-        by_rows = team.size > 1 and not team.by_units and not in_program
+        by_rows = team.by_rows and not in_program
         memory, of_members = _memory_of_members(shape, team, by_rows and not keep)
         super().__init__(Layout(memory | ({} if keep else states)))
         # a single row's weights that come from a cache, but hardly any from the first one
@@ -139,8 +139,8 @@ class Backward(TimeLoop):
         d_rows = Product(dtype, (total, I, GH), (row, 1, I), depth_of_columns(I), self.team)
         self.following = products = self.d_rows, self.dw_ih, self.dw_hh = d_rows, dw_ih, dw_hh
         members = max(self.team.size, *(p.team for p in products))  # the loop's may do the products
-        # dh and dc of a member's rows, which it reads and writes in every step
-        own_size = 2 * N * Hp + _GAP if team.size > 1 and not team.by_units and not in_program else 0
+        # dh and dc of a member's rows, which it reads and writes in every step; not for a single step of a program
+        own_size = 2 * N * Hp + _GAP if team.by_rows and not in_program else 0
         super().__init__(Layout({
             "control": ((control_words(self.team.size),), "intp"),
             "offsets": ((self.team.size * (N + STRETCHES_SIZE),), "intp"), "rows": ((members * 8,), "intp"),

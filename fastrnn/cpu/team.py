@@ -36,6 +36,11 @@ class Team:
     size: int
     by_units: bool
 
+    @property
+    def by_rows(self) -> bool:
+        """Whether several threads divide the rows."""
+        return self.size > 1 and not self.by_units
+
 
 @dataclass(frozen=True)
 class Choice:

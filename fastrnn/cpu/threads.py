@@ -17,10 +17,10 @@ from functools import cache
 from typing import Any
 
 import numba
-from numba import njit, prange, types
+from numba import prange, types
 
 from fastrnn.cpu.kernel import call_kernel, digest, with_or_without_cache
-from fastrnn.cpu.pipeline import Cache
+from fastrnn.cpu.pipeline import launcher
 
 _launching = threading.Lock()
 _launched = False  # whether this process, or the one it was forked from, has started a thread pool
@@ -124,17 +124,7 @@ def _together() -> Any:
 def _compiled(function: Any, integers: int, **options: Any) -> Any:
     """Compiled now, not at the first call: a damaged cache shows itself here."""
     signature = (types.intp,) * integers + (types.Array(types.intp, 1, "C"),)
-    # the caller holds the array meanwhile: no references are counted
-    options |= {"nogil": True, "_nrt": False}
-
-    def make(cache: bool) -> Any:
-        dispatcher = njit(**options)(function)
-        if cache:
-            dispatcher._cache = Cache(function)
-        dispatcher.compile(signature)
-        return dispatcher
-
-    return with_or_without_cache(make)
+    return with_or_without_cache(lambda cache: launcher(function, signature, cache, **options))
 
 
 def launch(address: int, args: Any, team: int) -> None:
