@@ -8,7 +8,8 @@
     bound   (cell, prepared, T, N, table)                        -> T steps from a zero state: run(x) -> y, then h, c; and
                                                                     outgrown(): whether a new one would use other threads;
                                                                     with the table of a lookup, run takes its tokens
-    training(cell, prepared, T, N)                               -> the same with a tape: forward(x) -> y, h_n, c_n, tape
+    training(cell, prepared, T, N)                               -> the same with a tape: forward(x) -> y, h_n, c_n, tape;
+                                                                    backward(tape, dy) -> Gradients where fit(tape, dy)
 
 Arguments are checked before they get here: x (T, N, I) of any strides, h0 and c0 (N, H) or None, lengths (N,) int64 or
 None. `forward` also takes `y=`, a (T, N, H) view to write to, and `lookup=`, a Lookup. A tape says its `nbytes`.

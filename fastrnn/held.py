@@ -63,7 +63,11 @@ class HeldWeights:
 
     def short_backward(self, tape: LayerTape, dy: Any) -> LayerGradients:
         """The gradients, where they fit."""
-        return self._short.backward(tape, dy)
+        try:
+            calls = self._spare[-1].calls  # whatever weights they are for: a tape has its own
+        except IndexError:
+            calls = Spares()
+        return self._short.backward(calls, tape, dy)
 
     def take(self) -> Held:
         """The weights as they are now, for one call of any kind, to be given back after it."""

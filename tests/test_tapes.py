@@ -34,10 +34,11 @@ def bits(result):
 
 
 def wanted(layer, x, dy):
-    """What a call gives that is not short, because its state is given."""
+    """What a call gives that is not short, because its state and the gradient of the state at the end are given."""
     zero = np.zeros((1, x.shape[1], layer.hidden_size), np.float32)
-    result, tape = layer.forward(x, (zero, zero) if isinstance(layer, fr.LSTM) else zero)
-    return bits(result), bits(layer.backward(tape, dy))
+    state = (zero, zero) if isinstance(layer, fr.LSTM) else zero
+    result, tape = layer.forward(x, state)
+    return bits(result), bits(layer.backward(tape, dy, state))
 
 
 @names

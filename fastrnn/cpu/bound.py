@@ -7,11 +7,13 @@
 import numpy as np
 
 from fastrnn.cell import Cell
-from fastrnn.contract import Array, Lookup
-from fastrnn.cpu.engine import Prepared, Tape, connect, keep_tape
+from fastrnn.contract import Array, Gradients, Lookup
+from fastrnn.cpu.engine import Prepared, Tape, connect, gradients_of, keep_tape
+from fastrnn.cpu.lending import Plan
 from fastrnn.cpu.memory import Block, Layout, address_of, empty
-from fastrnn.cpu.plan import Shape, choice_of, forward_plan
+from fastrnn.cpu.plan import Backward, Shape, choice_of, forward_plan
 from fastrnn.cpu.rows import Rows
+from fastrnn.cpu.team import Team
 from fastrnn.cpu.threads import get_num_threads, launch
 
 _COPIED = 1 << 13  # numbers of x, or of y, that are copied sooner than their address is found
@@ -132,10 +134,11 @@ class Stream(_Inference):
 
 
 class Training(_Call):
-    """T steps of N rows from a zero state with a tape."""
+    """T steps of N rows from a zero state with a tape, and the gradients of such tapes."""
 
     def __init__(self, cell: Cell, prepared: Prepared, T: int, N: int):
         super().__init__(cell, prepared, Rows.of(T, N, None, False), T, keep=True)
+        self._cell = cell
         (_, dtype, _, I, H, *_), work, task = self._shape, self._work, self._work.task
         assert work.tape is not None
         self._tape = work.tape
@@ -143,9 +146,14 @@ class Training(_Call):
         task.set(x_t=N * I, x_n=I, y_t=N * H, y_n=H)
         self._words, self._x, self._y, self._shape_of_y = task.words, task.place("x"), task.place("y"), (T, N, H)
         self._dtype, self._names = dtype, ("hs", "cs")[: 1 + cell.memory]
+        self._choice_back = choice_of(self._shape, True, 1, self._threads)
+        self._team_back = self._choice_back.now()
+        biases = prepared.weights.b_ih is not None, prepared.weights.b_hh is not None
+        self._returning = _returning(self._shape, biases, self._rows, self._team_back)
 
     def outgrown(self) -> bool:
-        return get_num_threads() != self._threads or super().outgrown()
+        other = get_num_threads() != self._threads or self._choice_back.now() is not self._team_back
+        return other or super().outgrown()
 
     def forward(self, x: Array) -> tuple[Array, Array, Array | None, Tape]:
         """y, h_n, c_n, the tape. x : (T, N, I) of any strides"""
@@ -160,3 +168,28 @@ class Training(_Call):
         work.run()
         h, *c = [state[work.ends :, :H].copy() for state in states]
         return y, h, c[0] if c else None, keep_tape(self._prepared, self._rows, block, self._shape, self._shape.steps)
+
+    def fit(self, tape: Tape, dy: Array) -> bool:
+        """Whether `backward` is for this tape and dy, by the threads of now."""
+        flags, plain = dy.flags, tape.rows is self._rows and tape.looked_up is None
+        return plain and flags.c_contiguous and flags.aligned and not self.outgrown()
+
+    def backward(self, tape: Tape, dy: Array) -> Gradients:
+        """The gradients, of a tape and dy (T, N, H) that fit."""
+        work = self._returning.take()
+        work.states.fill(0)
+        work.task.words[work.task.place("dy")] = address_of(dy)
+        gradients = gradients_of(self._cell, tape, work)
+        self._returning.give(work)
+        return gradients
+
+
+def _returning(shape: Shape, biases: tuple[bool, bool], rows: Rows, team: Team) -> Plan[Backward]:
+    """The backward work of calls of a shape, which knows the rows and how far apart those of dy are."""
+
+    def make() -> Backward:
+        work = Backward(shape, biases, team)
+        work.task.set(**rows.places, y_t=shape.N * shape.H, y_n=shape.H)
+        return work
+
+    return Plan(make)

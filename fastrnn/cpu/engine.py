@@ -133,25 +133,31 @@ def connect(work: Forward, prepared: Prepared, rows: Rows, lookup: Lookup | None
 
 
 def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
-    rows, block, shape = tape.rows, tape.block, tape.shape
-    threads = get_num_threads()
+    rows, shape, threads = tape.rows, tape.shape, get_num_threads()
     plan = backward_plan(shape, tape.biases, choice_of(shape, True, 1, threads).now(), threads)
     work = plan.take()
-    connect_backward(work, rows, block)
+    work.task.set(**rows.places)
     if dh_n is None and dc_n is None:
         work.states[...] = 0
     else:
         rows.sort(dh_n, work.dh)
         rows.sort(dc_n, work.dc)
     give_dy(work, dy)
+    gradients = gradients_of(cell, tape, work)
+    if tape.looked_up is None:  # otherwise the gradients may come back to it
+        plan.give(work)
+    return gradients
+
+
+def gradients_of(cell, tape, work):
+    """What a backward work finds that has been told of the rows, of dy and of the gradients at the end."""
+    rows, shape = tape.rows, tape.shape
+    work.tell_tape(tape.block)
     d, d_rows = Block(work.gradients), empty((rows.total, shape.I), shape.dtype)
     work.tell_gradients(d)
     work.d_rows.task.set(c=address_of(d_rows))
     work.run()
-    gradients = gathered(cell, tape, work, d, rows.scatter(d_rows, tape.steps))
-    if tape.looked_up is None:  # otherwise the gradients may come back to it
-        plan.give(work)
-    return gradients
+    return gathered(cell, tape, work, d, rows.scatter(d_rows, tape.steps))
 
 
 def gathered(cell, tape, work, d, dx):
@@ -164,7 +170,7 @@ def gathered(cell, tape, work, d, dx):
     if cell.shares_gradient and d_b_ih is not None and d_b_hh is not None:
         d_b_hh[...] = d_b_ih
     if not cell.memory:
-        np.add(work.dh, work.dc, out=work.dh)
+        np.add(work.dh, work.dc, work.dh)
     dh0, dc0 = rows.unsort(work.dh, H), rows.unsort(work.dc, H) if cell.memory else None
     table, sums = None, None
     if tape.looked_up is not None:

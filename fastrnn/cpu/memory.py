@@ -14,6 +14,7 @@ LINE = 64  # bytes: vectors that straddle two cache lines cost two loads
 _ITEMSIZE = ITEMSIZE | {"intp": np.dtype(np.intp).itemsize}
 _BYTE = ctypes.c_char.from_buffer
 _NAMES = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
+_DTYPES = {name: np.dtype(name) for name in _ITEMSIZE}
 
 Pieces = dict[str, tuple[tuple[int, ...], str]]  # name -> shape, dtype
 
@@ -109,7 +110,7 @@ class Layout:
         self.places: dict[str, tuple[int, tuple[int, ...], Any]] = {}
         self.size = 0  # bytes
         for name, (shape, dtype) in pieces.items():
-            self.places[name] = self.size, shape, np.dtype(dtype)
+            self.places[name] = self.size, shape, _DTYPES[dtype]
             self.size += -(-prod(shape) * _ITEMSIZE[dtype] // LINE) * LINE
 
 
@@ -120,8 +121,8 @@ class Block:
 
     def __init__(self, layout: Layout):
         self.layout = layout
-        self._raw = _POOL.take(layout.size + LINE)
-        start = address_of(self._raw)
+        raw: Any = _POOL.take(layout.size + LINE)
+        self._raw, start = raw, ctypes.addressof(_BYTE(raw))
         self._start = -start % LINE
         self.address = start + self._start
 
@@ -158,5 +159,5 @@ def _copy(layout: Layout, arrays: dict[str, Array]) -> Block:
 def empty(shape: tuple[int, ...], dtype: str) -> Array:
     """An array for the caller to keep."""
     if prod(shape) * _ITEMSIZE[dtype] < _Pool.LEAST:
-        return np.empty(shape, dtype)
+        return np.empty(shape, _DTYPES[dtype])
     return Block(Layout({"": (shape, dtype)}))[""]

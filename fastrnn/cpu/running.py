@@ -67,7 +67,8 @@ class Sequence:
         )  # fmt: skip
 
     def run(self) -> None:
-        self._control[:] = 0
+        if self._team > 1:
+            self._control[:] = 0
         launch(self._task.address, self._task.words, self._team)
 
 

@@ -56,6 +56,10 @@ class TimeLoop(Work):
         fits = all(one.brief and one.team <= self.team.size for one in self.following)
         return fits and len(self.following) > 0 and 0 < len(self.steps) <= self.steps_a_call
 
+    @cached_property
+    def _places(self) -> tuple[int, int, int]:
+        return self.task.place("s0"), self.task.place("s1"), self.task.place("by_units")
+
     def _run_loop(self) -> None:
         """Run the loop's kernel (backwards where the range of steps runs backwards), a bounded time a call."""
         n, team, task = len(self.steps), self.team.size, self.task
@@ -66,6 +70,7 @@ class TimeLoop(Work):
 
     def _prepare(self, s0: int, s1: int, how: int) -> None:
         """For the steps from s0 to s1. how : members who divide units come together"""
-        self.task.set(s0=s0, s1=s1, by_units=how if self.team.by_units else 0)
+        words, (first, end, by_units) = self.task.words, self._places
+        words[first], words[end], words[by_units] = s0, s1, how if self.team.by_units else 0
         if self.team.by_units:
             self.control[:] = 0
