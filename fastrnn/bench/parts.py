@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def _observe(w: Workload, threads: int) -> tuple[float, dict[str, float]]:
         totals: list[float] = []
         calls: list[dict[str, float]] = []
         end = time.perf_counter() + _SECONDS
-        with observed(lambda *launch: kinds.add(calls[-1], *launch)):
+        with observed(lambda address, _, seconds: kinds.add(calls[-1], address, seconds)):
             while len(totals) < _LEAST or time.perf_counter() < end:
                 calls.append(dict.fromkeys(kinds.names, 0.0))
                 start = time.perf_counter()
@@ -58,20 +58,19 @@ class _Kinds:
 
     def __init__(self, w: Workload):
         from fastrnn.cpu.compiled import kernel
-        from fastrnn.cpu.gemm import GEMM
 
         cell = {"rnn": "rnn_tanh"}.get(w.cell, w.cell)
-        self._product, self._a_m = kernel("gemm", "", w.dtype).address, GEMM.names.index("a_m")
-        self._loops = {kernel("forward", cell, w.dtype).address: "loop"}
+        kinds = {("forward", cell): "loop"}
         if w.work == "training":
-            self._loops[kernel("backward", cell, w.dtype).address] = "backward loop"
+            kinds |= {
+                ("backward", cell): "backward loop",
+                ("gemm", ""): "weight gradients",
+                ("linear", ""): "input gradient",
+            }
+        self._parts = {kernel(*kind, w.dtype).address: part for kind, part in kinds.items()}
 
-    def add(self, sums: dict[str, float], address: int, words: Any, seconds: float) -> None:
-        name = self._loops.get(address, "packing")
-        if address == self._product:
-            # a weight's gradient reads the columns of what the loop left, the input's its rows
-            name = "weight gradients" if words[self._a_m] == 1 else "input gradient"
-        sums[name] += seconds
+    def add(self, sums: dict[str, float], address: int, seconds: float) -> None:
+        sums[self._parts.get(address, "packing")] += seconds
 
 
 class Model(NamedTuple):

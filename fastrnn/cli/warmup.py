@@ -11,10 +11,10 @@ from fastrnn.cells import REGISTRY
 from fastrnn.cli.arguments import chosen
 
 # what serves every cell, and the operations of a decoder's step
-_COMMON = ("product", "pack_weights", "keep_weights", "gemm")
+_COMMON = ("product", "pack_weights", "keep_weights", "gemm", "linear")
 _OF_CELL = ("product", "step", "forward", "backward")
 _SEQ2SEQ = (
-    "pack_columns", "pack_rows", "linear", "gather", "scatter", "slope", "log_sum", "loss_gradient", "attend",
+    "pack_columns", "pack_rows", "gather", "scatter", "slope", "log_sum", "loss_gradient", "attend",
     "attend_backward",
 )  # fmt: skip
 _CHOICES = ("greedy", "sample", "beam", "follow", "forced")

@@ -19,6 +19,7 @@ from fastrnn.cpu.steps import place
 from fastrnn.cpu.tile import product
 
 EMPTY_SIZE = 2  # words of a table of none
+ONE_SIZE = EMPTY_SIZE + 2  # of one
 STRETCHES_SIZE = EMPTY_SIZE + 2 * 5  # of five at most
 
 
@@ -39,7 +40,7 @@ def nothing_needed(stretches):
 
 
 @helper
-def _add(stretches, pointer, numbers):
+def add_stretch(stretches, pointer, numbers):
     lay_out(shift(stretches, stretches[1]), (pointer, numbers))
     stretches[1] += 2
 
@@ -53,18 +54,18 @@ def forward_needs(w, step, stretches):
         return
     n, row = min(step.count, w.asked), step.following + step.first
     if w.save and w.past == 0:
-        _add(stretches, shift(w.saved, row * w.K * w.Hp), n * w.K * w.Hp)
+        add_stretch(stretches, shift(w.saved, row * w.K * w.Hp), n * w.K * w.Hp)
     if w.y_n == w.H and w.strided == 0:
-        _add(stretches, shift(w.y, place(w, s, step.first, w.y_t, w.y_n)), n * w.H)
+        add_stretch(stretches, shift(w.y, place(w, s, step.first, w.y_t, w.y_n)), n * w.H)
     # x is read a window of steps at a time
     read = step.s + max(1, w.capacity // step.count)
     if w.x_n == w.I and w.strided == 0 and read < w.s1:
-        _add(stretches, shift(w.x, place(w, read, step.first, w.x_t, w.x_n)), n * w.I)
+        add_stretch(stretches, shift(w.x, place(w, read, step.first, w.x_t, w.x_n)), n * w.I)
     if w.keep:
         after = (row + active) * w.Hp
-        _add(stretches, shift(w.hs, after), n * w.Hp)
+        add_stretch(stretches, shift(w.hs, after), n * w.Hp)
         if w.memory:
-            _add(stretches, shift(w.cs, after), n * w.Hp)
+            add_stretch(stretches, shift(w.cs, after), n * w.Hp)
 
 
 @helper
@@ -76,12 +77,12 @@ def backward_needs(w, step, tape, stretches):
         return
     # as many rows as this step has, or more
     n, row = min(step.count, w.asked), step.base - active + step.first
-    _add(stretches, shift(tape, row * w.K * w.Hp), n * w.K * w.Hp)
-    _add(stretches, shift(w.dx, row * w.row), n * w.row)
+    add_stretch(stretches, shift(tape, row * w.K * w.Hp), n * w.K * w.Hp)
+    add_stretch(stretches, shift(w.dx, row * w.row), n * w.row)
     if w.y_n == w.H and w.strided == 0:
-        _add(stretches, shift(w.dy, place(w, s, step.first, w.y_t, w.y_n)), n * w.H)
+        add_stretch(stretches, shift(w.dy, place(w, s, step.first, w.y_t, w.y_n)), n * w.H)
     if not w.shared:
-        _add(stretches, shift(w.du, row * w.row), n * w.row)
+        add_stretch(stretches, shift(w.du, row * w.row), n * w.row)
 
 
 @helper

@@ -4,11 +4,11 @@ import math
 
 import fastrnn.cpu.activations  # noqa: F401  registers the vector versions of what is applied
 from fastrnn.cpu.arithmetic import applied, difference, everywhere, first_lanes, largest, maximum, nothing, times, total
-from fastrnn.cpu.asking import EMPTY_SIZE, nothing_needed
+from fastrnn.cpu.asking import ONE_SIZE, add_stretch, nothing_needed
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.panels import input_panel
-from fastrnn.cpu.shares import rows_of_member
+from fastrnn.cpu.shares import next_rows, rows_of_member
 from fastrnn.cpu.simd import add, load, load_part, shift, static, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
 from fastrnn.cpu.target import ITEMSIZE, lanes, panel_vectors, tile_rows
@@ -64,20 +64,29 @@ def build_linear(name, dtype, digest):
         panel0, panel1 = 0, panels
         if w.by_units:
             first, end, panel0, panel1 = 0, w.N, panels * member // team, panels * (member + 1) // team
-        offsets, sums = shift(w.offsets, member * (w.capacity + EMPTY_SIZE)), shift(w.work, member * w.capacity * w.W * L)
+        offsets, sums = shift(w.offsets, member * (w.capacity + ONE_SIZE)), shift(w.work, member * w.capacity * w.W * L)
         stretches = shift(offsets, w.capacity)
-        nothing_needed(stretches)
         mode = flush_denormals()
-        for i in range(first, end, w.capacity):
-            count = min(w.capacity, end - i)
+        i = first
+        while i < end:
+            count = next_rows(end - i, w.capacity)
+            nothing_needed(stretches)
+            if i + count < end:
+                # the next rows
+                add_stretch(stretches, shift(w.x, (i + count) * w.x_n), min(count, end - i - count) * w.x_n)
             for r in range(count):
                 offsets[r] = (i + r) * w.x_n
             for panel in range(panel0, panel1):
                 unit = panel * w.W * L
                 row = min(w.W * L, w.V * L - unit)
                 following = shift(w.w_ih, min(panel + 1, panel1 - 1) * w.W * L * w.I)
-                input_panel(w, panel, row // L, following, count, offsets, sums, row, stretches)
-                finish_linear(w, i, count, unit, row, sums)
+                # nothing else is to be done with whole vectors of plain sums: they go where they belong at once
+                plain = w.activation == 0 and w.add == 0 and unit + row <= w.O
+                to, to_step = (shift(w.out, i * w.out_n + unit), w.out_n) if plain else (sums, row)
+                input_panel(w, panel, row // L, following, count, offsets, to, to_step, stretches)
+                if not plain:
+                    finish_linear(w, i, count, unit, row, sums)
+            i += count
         restore_denormals(mode)
 
     return linear

@@ -129,7 +129,7 @@ def connect(work: Forward, prepared: Prepared, rows: Rows, lookup: Lookup | None
             table=lookup.table.ctypes.data, tokens=lookup.tokens.ctypes.data, tokens_t=tokens_t, tokens_n=tokens_n
         )  # fmt: skip
     for keep in work.following:
-        keep.task.set(w=prepared.pack.get("from_w_hh"), copied=prepared.pack.get("from_w_ih"))
+        keep.task.set(w_ih=prepared.pack.get("from_w_ih"), w_hh=prepared.pack.get("from_w_hh"))
 
 
 def backward(cell, tape, dy=None, dh_n=None, dc_n=None):
@@ -155,7 +155,7 @@ def gradients_of(cell, tape, work):
     work.tell_tape(tape.block)
     d, d_rows = Block(work.gradients), empty((rows.total, shape.I), shape.dtype)
     work.tell_gradients(d)
-    work.d_rows.task.set(c=address_of(d_rows))
+    work.d_rows.task.set(out=address_of(d_rows))
     work.run()
     return gathered(cell, tape, work, d, rows.scatter(d_rows, tape.steps))
 

@@ -1,4 +1,4 @@
-"""Packing, and the products outside the time loops: the input's and the weights' gradients.
+"""Packing, and the product outside the time loops that gives the weights' gradients.
 
 A panel is a slab of a weight matrix in the order in which a tile reads it. For the forward loop it holds every gate of the
 same W * L units, [k][gate][unit]; for a plain product it holds W * L columns, [k][column]. What lies past the edge is zero.
@@ -26,10 +26,10 @@ PACK_WEIGHTS = Fields(
     ("from_w_ih", "from_w_hh", "from_b_ih", "from_b_hh", "w_ih", "w_hh", "b_ih", "b_hh"), (), ("G", "H", "I", "W", "biases")
 )  # fmt: skip
 PACK_COLUMNS = Fields(("w", "out"), (), ("H", "K", "W"))
-KEEP_WEIGHTS = Fields(("w", "out", "copied", "to"), (), ("H", "K", "W", "size"))
+KEEP_WEIGHTS = Fields(("w_ih", "w_hh", "to_ih", "to_hh"), (), ("I", "H", "K", "W"))
 GEMM = Fields(
     ("a", "b", "c", "sums", "zero", "work"), ("offsets",),
-    ("M", "N", "K", "a_m", "a_k", "b_k", "c_m", "depth", "chunk", "work_size"), functions=("product",),
+    ("M", "N", "K", "a_k", "b_k", "c_m", "depth", "chunk", "work_size"), functions=("product",),
     constants=_lanes_and_rows,
 )  # fmt: skip
 _TILES = 32  # of A that are taken together: long runs of memory, and still in the second-level cache
@@ -108,16 +108,14 @@ def build_pack_columns(name, dtype, digest):
 
 
 def build_keep_weights(name, dtype, digest):
-    """What a tape keeps of a layer's weights: those of the state in panels of a plain product, `size` others as they are."""
+    """What a tape keeps of a layer's weights: panels of plain products."""
 
     def keep(member, team, args):
         _ = digest
         w = words_of(args, "gemm", "KEEP_WEIGHTS", name, dtype)
-        pack_columns(w, w.w, w.H, w.K, w.H, w.W, w.out, w.K * member // team, w.K * (member + 1) // team)
-        vectors = (w.size + w.L - 1) // w.L
-        for v in range(vectors * member // team, vectors * (member + 1) // team):
-            at, left = v * w.L, w.size - v * w.L
-            store_part(w.to, at, 0, (load_part(w.copied, at, left),), left)
+        first, end = w.K * member // team, w.K * (member + 1) // team
+        pack_columns(w, w.w_hh, w.H, w.K, w.H, w.W, w.to_hh, first, end)
+        pack_columns(w, w.w_ih, w.I, w.K, w.I, w.W, w.to_ih, first, end)
 
     return keep
 
@@ -202,7 +200,7 @@ def multiply(w, at, then, direct, mine):
     """C += A B for a block, whose A lies in strips unless it is read `direct`. then : the block that comes after it"""
     L, R = w.L, w.R
     V, tiles, asked = (at.n1 - at.n0 + L - 1) // L, (at.rows + R - 1) // R, 0
-    row_step, a_step = (w.a_m, w.a_k) if direct else (1, L)
+    a_step = w.a_k if direct else L
     for v0 in range(0, V, _WIDTH):
         width, unit = min(_WIDTH, V - v0), at.n0 + v0 * L
         panel = shift(mine.panels, v0 * L * at.depth)
@@ -213,18 +211,14 @@ def multiply(w, at, then, direct, mine):
             # a tile lies within a strip, or anywhere
             strip = 0 if direct else q // L * L
             n = next_rows((at.rows if direct else min(at.rows, strip + L)) - q, R)
-            a = shift(w.a, at.m * w.a_m + at.k * w.a_k) if direct else shift(mine.strips, strip * at.depth)
+            a = shift(w.a, at.m + at.k * w.a_k) if direct else shift(mine.strips, strip * at.depth)
             ahead, ahead_step = shift(following, ask_step * at.depth * tile), ask_step
-            if w.a_m > 1:
-                if v0 == 0 and at.depth == w.K:
-                    # whole rows of A, one after the other
-                    ahead, ahead_step = shift(a, (q + n) * w.a_m), (n * w.a_m + at.depth - 1) // at.depth
-            elif v0 >= V - _LAST * _WIDTH:
+            if v0 >= V - _LAST * _WIDTH:
                 ahead, ahead_step = part_of_next(w, at, then, asked, ahead, ahead_step)
                 asked += 1
             to = shift(w.c, (at.m + q) * w.c_m + unit)
             for r in range(n):
-                mine.offsets[r] = (q - strip + r) * row_step
+                mine.offsets[r] = q - strip + r
                 for v in range(width):
                     ask(shift(to, r * w.c_m + v * L))
             over = unit + width * L > at.n1
@@ -247,10 +241,9 @@ def work_size(N, depth, dtype):
 
 
 def build_gemm(name, dtype, digest):
-    """C (M, N) = A B, with A[m, k] = a[m a_m + k a_k], B[k, n] = b[k b_k + n]; threads divide the larger of M and N.
+    """C (M, N) = A B, with A[m, k] = a[m + k a_k], B[k, n] = b[k b_k + n]; threads divide the larger of M and N.
 
-    Where A lies k by k (a_m = 1) it is packed, unless so few columns use it that this would not pay; and with a `chunk`
-    its sums over k go to `sums` (M,).
+    A is packed, unless so few columns use it that this would not pay; with a `chunk` its sums over k go to `sums` (M,).
     """
 
     def gemm(member, team, args):
@@ -266,7 +259,7 @@ def build_gemm(name, dtype, digest):
             summing = summing and member == 0
         # rows of C in blocks about equally high, of whole vectors
         group = (next_rows(max(1, m1 - m0), _TILES * w.R) + L - 1) // L * L
-        direct = w.a_m > 1 or n1 - n0 <= 2 * _WIDTH * L
+        direct = n1 - n0 <= 2 * _WIDTH * L
         mode = flush_denormals()
         panels = shift(w.work, member * w.work_size)
         strips = shift(panels, (n1 - n0 + L - 1) // L * L * w.depth)

@@ -9,20 +9,17 @@ import numpy as np
 
 from fastrnn.contract import Array, Weights
 from fastrnn.cpu import attention, compiled, dense, engine, gemm, memory, program
-from fastrnn.cpu.asking import EMPTY_SIZE
 from fastrnn.cpu.kernel import Fields
 from fastrnn.cpu.memory import Block, Layout, name_of
-from fastrnn.cpu.plan import Backward, Forward, Shape, run_of
-from fastrnn.cpu.product import depth_of_columns, product_plan
+from fastrnn.cpu.plan import Backward, Forward, Shape
+from fastrnn.cpu.product import InputGradient, gradient_plan, linear_memory, linear_words
 from fastrnn.cpu.rows import Rows
 from fastrnn.cpu.running import Operation, Program, run
-from fastrnn.cpu.target import block_depth, lanes, padded, panel_vectors
+from fastrnn.cpu.target import lanes, padded, panel_vectors
 from fastrnn.cpu.team import Team, threads_of_packing
 from fastrnn.cpu.threads import get_num_threads, launch
 
 __all__ = ["Program", "run"]  # besides what is defined here
-
-_CHUNK = 48  # rows that a linear map takes together: their sums stay in the first cache
 
 
 def _operation(
@@ -71,10 +68,12 @@ def scatter(dy, index, into):
 
 
 class Packed(NamedTuple):
-    """A weight and a bias in panels."""
+    """A weight and a bias in panels: where they are."""
 
-    block: Block
+    w: int
+    b: int
     sizes: tuple[int, int]  # I, O
+    alive: Any
 
 
 def pack(w, b=None, transposed=False):
@@ -88,19 +87,22 @@ def pack(w, b=None, transposed=False):
         out=block.at("w"), H=O, K=I, W=panel_vectors(1),
     )  # fmt: skip
     launch(task.address, task.words, threads_of_packing(w.size))
-    return Packed(block, (I, O))
+    return Packed(block.at("w"), block.at("b"), (I, O), block)
+
+
+def _unpacked(panels: Array, rows: int, columns: int) -> Array:
+    """The matrix (rows, columns) that lies in panels."""
+    width = panel_vectors(1) * lanes(name_of(panels))
+    whole = [panels[at : at + rows * width].reshape(rows, -1) for at in range(0, panels.size, rows * width)]
+    return np.concatenate(whole, axis=1)[:, :columns]
 
 
 def linear(x, weight, out, activation="none", add=False):
-    dtype, (I, O), W, team = name_of(x), weight.sizes, panel_vectors(1), get_num_threads()
-    scratch = Block(Layout({
-        "work": ((team * _CHUNK * W * lanes(dtype),), dtype), "offsets": ((team * (_CHUNK + EMPTY_SIZE),), "intp"),
-    }))  # fmt: skip
+    dtype, scratch = name_of(x), Block(Layout(linear_memory(name_of(x), get_num_threads())))
     return _operation(
-        "linear", dense.LINEAR, dtype, {"x": x, "out": out}, alive=(weight, scratch), w_ih=weight.block.at("w"),
-        b_ih=weight.block.at("b"), work=scratch.at("work"), offsets=scratch.at("offsets"), I=I, O=O, W=W,
-        V=padded(O, dtype) // lanes(dtype), x_run=run_of(I, block_depth(1)), capacity=_CHUNK,
-        x_n=_step(x), out_n=_step(out), activation=dense.ACTIVATIONS.index(activation), add=add,
+        "linear", dense.LINEAR, dtype, {"x": x, "out": out}, alive=(weight, scratch), w_ih=weight.w, b_ih=weight.b,
+        work=scratch.at("work"), offsets=scratch.at("offsets"), **linear_words(dtype, *weight.sizes), x_n=_step(x),
+        out_n=_step(out), activation=dense.ACTIVATIONS.index(activation), add=add,
     )  # fmt: skip
 
 
@@ -109,28 +111,26 @@ def weight_gradients(dy, x):
     dw, db = memory.empty((O, I), dtype), np.zeros(O, dtype)
     if not M:
         dw[...] = 0
-    _multiply(dy, x, dw, (1, _step(dy, 0), _step(x, 0)), max(1, min(M, 128)), db)
+    depth, steps = max(1, min(M, 128)), (_step(dy, 0), _step(x, 0))
+    plan = gradient_plan(dtype, (O, I, M), steps, depth, 32, get_num_threads())
+    work = plan.take()
+    work.product.task.set(a=dy.ctypes.data, b=x.ctypes.data, c=dw.ctypes.data, sums=db.ctypes.data)
+    work.product.run()
+    plan.give(work)
     return dw, db
 
 
 def input_gradient(dy, w):
-    w = np.ascontiguousarray(w)
-    I = w.shape[1]
-    dx = memory.empty((len(dy), I), name_of(dy))
-    _multiply(dy, w, dx, (_step(dy, 0), 1, I), depth_of_columns(I))
-    return dx
-
-
-def _multiply(a: Array, b: Array, c: Array, steps: tuple[int, int, int], depth: int, sums: Array | None = None) -> None:
-    """c = A b; steps : of A and b, see Product; sums : where those of A's rows go."""
-    K = b.shape[0]
-    plan = product_plan(name_of(a), (*c.shape, K), steps, depth, 0 if sums is None else 32, get_num_threads())
-    work = plan.take()
-    work.product.task.set(
-        a=a.ctypes.data, b=b.ctypes.data, c=c.ctypes.data, sums=0 if sums is None else sums.ctypes.data
+    (O, I), dtype, packed = w.shape, name_of(dy), pack(w, transposed=True)
+    dx = memory.empty((len(dy), I), dtype)
+    product = InputGradient(dtype, (len(dy), I, O), _step(dy, 0), Team(get_num_threads(), False))
+    scratch = Block(Layout(linear_memory(dtype, product.team)))
+    product.task.set(
+        x=dy.ctypes.data, w_ih=packed.w, b_ih=packed.b, out=dx.ctypes.data, work=scratch.at("work"),
+        offsets=scratch.at("offsets"),
     )  # fmt: skip
-    work.product.run()
-    plan.give(work)
+    product.run()
+    return dx
 
 
 def slope(dy, y, out):
@@ -259,18 +259,18 @@ class CellsBackward:
         work.task.set(s0=0, s1=1)
         self.operations = [Operation(work.task, {"s0": 1, "s1": 1}, (dy, work, tape))]
         d_gates = work.block["dx"].reshape(T, N, -1)[:, :, :GH]
-        w_ih = block["w_ih"]
         if below is not None:
-            self.operations.append(linear(d_gates, pack(w_ih, transposed=True), below))
+            w_ih = Packed(block.at("w_ih"), work.block.at("zero"), (GH, tape.shape.I), (block, work))
+            self.operations.append(linear(d_gates, w_ih, below))
         if feed is not None:
-            of_feed = np.ascontiguousarray(w_ih[:, -feed.shape[2] :])
+            of_feed = _unpacked(block["w_ih"], GH, tape.shape.I)[:, -feed.shape[2] :]
             self.operations.append(linear(d_gates, pack(of_feed, transposed=True), feed, add=True))
 
     def finish(self):
         tape, work, dx = self._tape, self._work, self._below
         if dx is None and tape.looked_up is None:
             dx = empty((tape.steps, tape.shape.N, tape.shape.I), tape.shape.dtype)
-            work.d_rows.task.set(c=dx.ctypes.data)
+            work.d_rows.task.set(out=dx.ctypes.data)
             work.d_rows.run()
         gradients = Block(work.gradients)
         work.tell_gradients(gradients)

@@ -12,7 +12,7 @@ from fastrnn.cpu.kernel import links
 from fastrnn.cpu.lending import Plan
 from fastrnn.cpu.memory import LINE, Block, Layout, Pieces, spread
 from fastrnn.cpu.onerow import TURN_SIZE
-from fastrnn.cpu.product import Product, depth_of_columns
+from fastrnn.cpu.product import InputGradient, WeightGradient
 from fastrnn.cpu.sync import control_words
 from fastrnn.cpu.target import (
     ITEMSIZE,
@@ -22,6 +22,7 @@ from fastrnn.cpu.target import (
     near_numbers,
     padded,
     panel_vectors,
+    run_of,
     tile_beside,
 )
 from fastrnn.cpu.team import Choice, Team, choose, steps_a_call, threads_of_packing
@@ -112,7 +113,7 @@ class Forward(TimeLoop):
         if self.tape is None:
             self.tell_states = links(self.layout, (self.task, of_loop))
         else:
-            of_keep = [(one.task, {"out": "panels", "to": "w_ih"}) for one in self.following]
+            of_keep = [(one.task, {"to_hh": "panels", "to_ih": "w_ih"}) for one in self.following]
             self.tell_states = links(self.tape, (self.task, of_loop | {"saved": "saved", "x_kept": "x"}), *of_keep)
         self.wake()
 
@@ -134,17 +135,18 @@ class Backward(TimeLoop):
         depth = next(depth for most, depth in _DEPTHS if total <= most)
         # a bias gradient is the sum of what the product of its weight reads
         chunks = [max(16, depth // 4) * wanted for wanted in (biases[0], biases[1] and not (shared and biases[0]))]
-        dw_ih = Product(dtype, (GH, I, total), (1, row, I), depth, self.team, chunks[0])
-        dw_hh = Product(dtype, (GH, H, total), (1, row, Hp), depth, self.team, chunks[1])
-        d_rows = Product(dtype, (total, I, GH), (row, 1, I), depth_of_columns(I), self.team)
+        dw_ih = WeightGradient(dtype, (GH, I, total), row, I, depth, self.team, chunks[0])
+        dw_hh = WeightGradient(dtype, (GH, H, total), row, Hp, depth, self.team, chunks[1])
+        d_rows = InputGradient(dtype, (total, I, GH), row, self.team)
         self.following = products = self.d_rows, self.dw_ih, self.dw_hh = d_rows, dw_ih, dw_hh
         members = max(self.team.size, *(p.team for p in products))  # the loop's may do the products
         # dh and dc of a member's rows, which it reads and writes in every step; not for a single step of a program
         own_size = 2 * N * Hp + _GAP if team.by_rows and not in_program else 0
         super().__init__(Layout({
             "control": ((control_words(self.team.size),), "intp"),
-            "offsets": ((self.team.size * (N + STRETCHES_SIZE),), "intp"), "rows": ((members * 8,), "intp"),
-            "zero": ((max(H, 4 * L),), dtype), "dh": state, "dc": state,
+            "offsets": ((self.team.size * (N + STRETCHES_SIZE),), "intp"),
+            "rows": ((members * max(p.offsets_size for p in products),), "intp"),
+            "zero": ((max(H, 4 * L, padded(I, dtype)),), dtype), "dh": state, "dc": state,
             "own": ((team.size * own_size,), dtype),
             "work": ((members * max(p.work_size for p in products),), dtype), "dx": gates,
         } | ({} if shared else {"du": gates})))  # fmt: skip
@@ -163,15 +165,17 @@ class Backward(TimeLoop):
 
     def _link(self, tape: Layout, shared: bool) -> None:
         """What tells where the memory is, where a tape is, and where the gradients of the weights go; that of x goes where
-        `c` of d_rows says."""
+        `out` of d_rows says."""
         loop, d_rows, dw_ih, dw_hh = (one.task for one in (self, *self.following))
         du = "dx" if shared else "du"
         own = {"zero": "zero", "work": "work", "offsets": "rows"}
         of_loop = {"dx": "dx", "du": du} | {word: word for word in ("dh", "dc", "own", "zero", "offsets", "control")}
-        of_dx, of_du = own | {"a": "dx"}, own | {"a": du}
-        self._tell_own = links(self.layout, (loop, of_loop), (d_rows, of_dx), (dw_ih, of_dx), (dw_hh, of_du))
+        of_rows = {"b_ih": "zero", "work": "work", "offsets": "rows", "x": "dx"}
+        self._tell_own = links(
+            self.layout, (loop, of_loop), (d_rows, of_rows), (dw_ih, own | {"a": "dx"}), (dw_hh, own | {"a": du})
+        )
         of_tape = {"w_hh": "panels", "saved": "saved", "hs": "hs", "cs": "cs" if "cs" in tape.places else "hs"}
-        self.tell_tape = links(tape, (loop, of_tape), (d_rows, {"b": "w_ih"}), (dw_ih, {"b": "x"}), (dw_hh, {"b": "hs"}))
+        self.tell_tape = links(tape, (loop, of_tape), (d_rows, {"w_ih": "w_ih"}), (dw_ih, {"b": "x"}), (dw_hh, {"b": "hs"}))
         sums_ih, sums_hh = ({"sums": bias} if bias in self.gradients.places else {} for bias in ("b_ih", "b_hh"))
         self.tell_gradients = links(self.gradients, (dw_ih, {"c": "w_ih"} | sums_ih), (dw_hh, {"c": "w_hh"} | sums_hh))
 
@@ -197,9 +201,9 @@ class Backward(TimeLoop):
 
 
 def _keep_weights(shape: Shape) -> Single:
-    """What copies a layer's weights to a tape, the recurrent ones as backward reads them."""
+    """What copies a layer's weights to a tape, as backward reads them."""
     GH, H, I = REGISTRY[shape.cell].n_gates * shape.H, shape.H, shape.I
-    task = compiled.task("keep_weights", "", shape.dtype, gemm.KEEP_WEIGHTS, H=H, K=GH, W=panel_vectors(1), size=GH * I)
+    task = compiled.task("keep_weights", "", shape.dtype, gemm.KEEP_WEIGHTS, I=I, H=H, K=GH, W=panel_vectors(1))
     return Single(task, threads_of_packing(GH * (H + I)))
 
 
@@ -223,8 +227,8 @@ def _tape(shape: Shape) -> Layout:
     """A tape: the states, what the cell keeps, x, and the weights as backward reads them."""
     dtype, total, GH, Hp = shape.dtype, shape.total, REGISTRY[shape.cell].n_gates * shape.H, padded(shape.H, shape.dtype)
     return Layout(_states(shape, shape.ends) | {
-        "saved": ((total, _values(shape), Hp), dtype), "x": ((total, shape.I), dtype), "w_ih": ((GH, shape.I), dtype),
-        "panels": ((GH * Hp,), dtype),
+        "saved": ((total, _values(shape), Hp), dtype), "x": ((total, shape.I), dtype),
+        "w_ih": ((GH * padded(shape.I, dtype),), dtype), "panels": ((GH * Hp,), dtype),
     })  # fmt: skip
 
 
@@ -268,9 +272,3 @@ def sizes_of(N: int, H: int, dtype: str, gates: int) -> dict[str, int]:
     Hp, W = padded(H, dtype), panel_vectors(gates)
     V = Hp // lanes(dtype)
     return {"N": N, "H": H, "W": W, "V": V, "whole": V // W, "Hp": Hp, "run": run_of(H, block_depth(gates))}
-
-
-def run_of(terms: int, most: int) -> int:
-    """How many terms of a sum are added up in a row, from zero: at most `most`, the same whatever the tile."""
-    blocks = max(1, -(-terms // most))
-    return max(1, -(-terms // blocks))

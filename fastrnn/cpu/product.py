@@ -2,41 +2,31 @@
 
 from functools import lru_cache
 
-from fastrnn.cpu import compiled, gemm
+from fastrnn.cpu import compiled, dense, gemm
+from fastrnn.cpu.asking import ONE_SIZE
+from fastrnn.cpu.kernel import Task
 from fastrnn.cpu.lending import Plan, Work
-from fastrnn.cpu.memory import Block, Layout
-from fastrnn.cpu.target import ITEMSIZE, lanes
+from fastrnn.cpu.memory import Block, Layout, Pieces
+from fastrnn.cpu.target import ITEMSIZE, block_depth, lanes, padded, panel_vectors, run_of
 from fastrnn.cpu.team import Team, steps_a_call, threads_of_product
 from fastrnn.cpu.threads import get_num_threads, launch
 
-
-def depth_of_columns(I: int) -> int:
-    """How many terms of a sum a product with I columns takes in a row: a block of B stays in the second cache."""
-    return max(128, min(512, (1 << 17) // max(1, I)))
+CHUNK = 48  # rows that a linear map takes together: their sums stay in the first cache
 
 
 class Product:
-    """C (M, N) = A B over K in blocks of `depth`.
+    """A product, C (M, N) over K terms, whose rows are computed some at a time: a bounded time a kernel call."""
 
-    steps : numbers from a row of A to the next, from a column of A, from a row of B
-    loop : the team of the loop before it
-    chunk : how many terms of A's sums over K, where they are wanted, are summed in a row; the first step is 1 then
-    """
+    offsets_size: int  # words that a thread needs
+    work_size: int  # numbers
 
-    def __init__(
-        self, dtype: str, shape: tuple[int, int, int], steps: tuple[int, int, int], depth: int, loop: Team, chunk: int = 0
-    ):
-        (M, N, K), (a_m, a_k, b_k) = shape, steps
-        self.team = threads_of_product(2.0 * M * N * K, loop)
-        depth = max(1, min(depth, K))
-        self.work_size = gemm.work_size(N, depth, dtype)
-        self.rows = steps_a_call(2.0 * N * K, 8)  # of C
-        self.M, item = M if K and (N or chunk) else 0, ITEMSIZE[dtype]
-        self._steps = a_m * item, N * item, item  # bytes from a row of A, of C, of the sums to the next
-        self.task = compiled.task(
-            "gemm", "", dtype, gemm.GEMM, M=min(self.rows, self.M), N=N, K=K, a_m=a_m, a_k=a_k, b_k=b_k, c_m=N, depth=depth,
-            chunk=chunk, work_size=self.work_size,
-        )  # fmt: skip
+    def __init__(self, task: Task, shape: tuple[int, int, int], loop: Team, count: str, steps: dict[str, int]):
+        """loop : the team of the loop before it; count : the word that says how many rows there are; steps : bytes from a
+        row of C to the next where each of these words points to"""
+        M, N, K = shape
+        self.task, self.team, self.M = task, threads_of_product(2.0 * M * N * K, loop), M
+        self.rows, self._count, self._steps = steps_a_call(2.0 * N * K, 8), count, steps
+        task.set(**{count: min(self.rows, M)})
 
     @property
     def brief(self) -> bool:
@@ -44,28 +34,75 @@ class Product:
         return self.rows >= self.M
 
     def run(self) -> None:
-        """Fill C and the sums, of which the task has been told where they go: a bounded time a kernel call."""
-        task, (a_step, c_step, sums_step) = self.task, self._steps
+        """Fill C, and what else the task has been told where it goes."""
+        task, team = self.task, self.team
         if self.brief:
             if self.M > 0:
-                launch(task.address, task.words, self.team)
+                launch(task.address, task.words, team)
             return
-        a, c, sums, rows = (task.get(word) for word in ("a", "c", "sums", "M"))
-        for m in range(0, self.M, rows):
-            task.set(a=a + m * a_step, c=c + m * c_step, sums=sums + m * sums_step, M=min(rows, self.M - m))
-            launch(task.address, task.words, self.team)
-        task.set(a=a, c=c, sums=sums, M=rows)
+        starts, whole = {word: task.get(word) for word in self._steps}, task.get(self._count)
+        for m in range(0, self.M, self.rows):
+            places = {word: start + m * self._steps[word] for word, start in starts.items()}
+            task.set(**places, **{self._count: min(self.rows, self.M - m)})
+            launch(task.address, task.words, team)
+        task.set(**starts, **{self._count: whole})
+
+
+class WeightGradient(Product):
+    """C = Aᵀ B: sums over K rows of A (K, M) and of B (K, N), `depth` of them in a row from zero.
+
+    a_step, b_step : numbers from a row to the next; chunk : how many rows are summed in a row where A's sums are wanted
+    """
+
+    offsets_size = 8
+
+    def __init__(
+        self, dtype: str, shape: tuple[int, int, int], a_step: int, b_step: int, depth: int, loop: Team, chunk: int = 0
+    ):
+        (M, N, K), item = shape, ITEMSIZE[dtype]
+        depth = max(1, min(depth, K))
+        self.work_size = gemm.work_size(N, depth, dtype)
+        task = compiled.task(
+            "gemm", "", dtype, gemm.GEMM, N=N, K=K, a_k=a_step, b_k=b_step, c_m=N, depth=depth, chunk=chunk,
+            work_size=self.work_size,
+        )  # fmt: skip
+        super().__init__(task, (M if K and (N or chunk) else 0, N, K), loop, "M", {"a": item, "c": N * item, "sums": item})
+
+
+class InputGradient(Product):
+    """C = A B: a linear map of the rows of A (M, K), a_step numbers apart, by B (K, N), which lies in panels."""
+
+    offsets_size = CHUNK + ONE_SIZE
+
+    def __init__(self, dtype: str, shape: tuple[int, int, int], a_step: int, loop: Team):
+        (M, N, K), item = shape, ITEMSIZE[dtype]
+        words = linear_words(dtype, K, N)
+        self.work_size = CHUNK * words["W"] * lanes(dtype)
+        task = compiled.task("linear", "", dtype, dense.LINEAR, **words, x_n=a_step, out_n=N, together=1)
+        super().__init__(task, (M if N else 0, N, K), loop, "N", {"x": a_step * item, "out": N * item})
+
+
+def linear_words(dtype: str, I: int, O: int) -> dict[str, int]:
+    """The words of a linear map that follow from its sizes."""
+    V, W = padded(O, dtype) // lanes(dtype), panel_vectors(1)
+    return {"I": I, "O": O, "W": W, "V": V, "x_run": run_of(I, block_depth(1)), "capacity": CHUNK}
+
+
+def linear_memory(dtype: str, team: int) -> Pieces:
+    """The memory of a linear map's threads."""
+    numbers, words = CHUNK * panel_vectors(1) * lanes(dtype), CHUNK + ONE_SIZE
+    return {"work": ((team * numbers,), dtype), "offsets": ((team * words,), "intp")}
 
 
 class Alone(Work):
-    """The work of a product that follows no loop."""
+    """The work of a weight's gradient that follows no loop."""
 
-    def __init__(self, dtype: str, shape: tuple[int, int, int], steps: tuple[int, int, int], depth: int, chunk: int):
+    def __init__(self, dtype: str, shape: tuple[int, int, int], steps: tuple[int, int], depth: int, chunk: int):
         # what it reads lies in the caches of every thread
-        self.product = product = Product(dtype, shape, steps, depth, Team(get_num_threads(), False), chunk)
+        self.product = product = WeightGradient(dtype, shape, *steps, depth, Team(get_num_threads(), False), chunk)
         super().__init__(Layout({
-            "work": ((product.team * product.work_size,), dtype), "offsets": ((product.team * 8,), "intp"),
-            "zero": ((4 * lanes(dtype),), dtype),
+            "work": ((product.team * product.work_size,), dtype),
+            "offsets": ((product.team * product.offsets_size,), "intp"), "zero": ((4 * lanes(dtype),), dtype),
         }))  # fmt: skip
         self.wake()
 
@@ -75,8 +112,8 @@ class Alone(Work):
 
 
 @lru_cache(64)
-def product_plan(
-    dtype: str, shape: tuple[int, int, int], steps: tuple[int, int, int], depth: int, chunk: int, threads: int
+def gradient_plan(
+    dtype: str, shape: tuple[int, int, int], steps: tuple[int, int], depth: int, chunk: int, threads: int
 ) -> Plan[Alone]:
-    """The plan of a product; arguments as of Product."""
+    """The plan of a weight's gradient; arguments as of WeightGradient."""
     return Plan(lambda: Alone(dtype, shape, steps, depth, chunk))

@@ -81,6 +81,12 @@ def block_depth(n_gates: int) -> int:
     return _BLOCK // (n_gates * panel_vectors(n_gates) * TARGET.width)
 
 
+def run_of(terms: int, most: int) -> int:
+    """How many terms of a sum are added up in a row, from zero: at most `most`, the same whatever the tile."""
+    blocks = max(1, -(-terms // most))
+    return max(1, -(-terms // blocks))
+
+
 def near_numbers(dtype: str) -> int:
     """How many numbers of the states and the input stay near while all panels pass by."""
     return _NEAR // ITEMSIZE[dtype]
