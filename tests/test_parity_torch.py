@@ -11,7 +11,10 @@ from tests.peer_torch import run_torch
 from tests.problems import problem
 
 torch = pytest.importorskip("torch")
-SIZES = [(1, 1, 3, 1), (5, 3, 3, 7), (7, 1, 5, 65), (9, 13, 33, 65), (30, 8, 128, 128), (100, 16, 64, 64), (200, 1, 20, 33)]
+SIZES = [
+    (1, 1, 3, 1), (5, 3, 3, 7), (7, 1, 5, 65), (9, 13, 33, 65), (30, 8, 128, 128), (100, 16, 64, 64), (200, 1, 20, 33),
+    (100, 64, 48, 40),
+]  # fmt: skip
 SIZE = pytest.mark.parametrize("size", SIZES, ids=lambda s: "T{}-N{}-I{}-H{}".format(*s))
 CELL = pytest.mark.parametrize("name", REGISTRY)
 

@@ -59,7 +59,7 @@ def _panels(G: int, H: int, I: int, dtype: str) -> Layout:
 @dataclass(eq=False)
 class Tape:
     """What backward needs, all of it the tape's own. In its block, for every row of every step: hs (Hp) and cs (Hp), the
-    state before the step; saved (K, Hp), what the cell keeps; x (I); and the weights: w_ih (G*H, I), panels (of w_hh)."""
+    state before the step; saved (K, Hp), what the cell keeps; x (I); and the weights in panels: w_ih, panels (of w_hh)."""
 
     rows: Rows
     block: Block
