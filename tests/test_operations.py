@@ -152,6 +152,20 @@ def test_frozen_calls_leave_nothing_behind(attention):
         assert all(pool.map(again, [k % 6 for k in range(48)]))
 
 
+@pytest.mark.parametrize("rows", [1, 17, 600, 5000])
+def test_sums_of_many_rows(rows):
+    """To the last bits of float32, and infinite where a row is."""
+    dy = np.random.default_rng(0).standard_normal((rows, 37)).astype(np.float32) + 1
+    x, exact = np.ones((rows, 3), np.float32), dy.astype(np.float64).sum(0)
+    _, db = fastrnn.backend.operations().weight_gradients(dy, x)
+    assert (abs(db - exact) <= 2e-7 * abs(dy).sum(0)).all()
+    dy[[0, rows // 2], 5] = dy[-1, 7] = np.inf
+    dy[0, 9], dy[-1, 9] = np.inf, np.nan
+    _, db = fastrnn.backend.operations().weight_gradients(dy, x)
+    finite = np.delete(np.arange(37), [5, 7, 9])
+    assert db[5] == db[7] == np.inf and np.isnan(db[9]) and (abs(db - exact) <= 2e-7 * abs(dy).sum(0))[finite].all()
+
+
 def test_parameters_and_gradients_of_any_strides():
     rng = np.random.default_rng(8)
     options = {"cell": "gru", "attention": "additive", "coverage": True, "input_feeding": True, "bridge": "tanh"}

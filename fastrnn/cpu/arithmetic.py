@@ -48,6 +48,20 @@ def difference(typing, x, y):
 
 
 @intrinsic
+def lost_in(typing, total, before, summand):
+    """What rounding added to total = before + summand, as far as it is finite."""
+
+    def codegen(context, builder, signature, args):
+        total, before, summand = args
+        lost = builder.fsub(builder.fsub(total, before), summand)
+        itself = builder.fsub(lost, lost)
+        finite = builder.fcmp_ordered("ord", itself, itself)
+        return builder.select(finite, lost, ir.Constant(lost.type, [0.0] * lost.type.count))
+
+    return total(total, before, summand), codegen
+
+
+@intrinsic
 def times(typing, x, y):
     return of_two(x, "fmul")
 

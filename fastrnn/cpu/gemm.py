@@ -7,6 +7,7 @@ Sums over many rows (a weight's gradient) run in blocks, each from zero: a fixed
 
 from collections import namedtuple
 
+from fastrnn.cpu.arithmetic import difference, lost_in, nothing
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.shares import next_rows
@@ -37,8 +38,9 @@ _LAST = 2  # panels of a block during which the next one is asked for: what come
 
 # a block of the product: rows of C from m, columns n0 to n1, terms from k
 Block = namedtuple("Block", ("m", "rows", "n0", "n1", "k", "depth"))
-# a member's own memory: the panels of B, the strips of A or a row of its sums, a tile of C, where rows of A start
-Mine = namedtuple("Mine", ("panels", "strips", "tile", "offsets"))
+# a member's own memory: the panels of B, the strips of A, a tile of C, A's sums over a chunk, over a block and what the sums
+# of all blocks have lost by rounding, where rows of A start
+Mine = namedtuple("Mine", ("panels", "strips", "tile", "of_chunk", "of_block", "lost", "offsets"))
 
 
 @helper
@@ -133,20 +135,25 @@ def build_pack_rows(name, dtype, digest):
 
 
 @helper
-def add_sums(w, at, run):
-    """w.sums[m] = Σ_k A[m, k], what a block adds to it: `chunk` summands in a row, which are gathered in `run`."""
-    sums = shift(w.sums, at.m)
+def add_sums(w, at, mine):
+    """w.sums[m] = Σ_k A[m, k], what a block adds to it: the sum of its chunks' sums, and what was lost before (Kahan)."""
+    sums, lost = shift(w.sums, at.m), shift(mine.lost, at.m)
     for k0 in range(0, at.depth, w.chunk):
         for k in range(k0, min(at.depth, k0 + w.chunk)):
             a = shift(w.a, at.m + (at.k + k) * w.a_k)
             for q in range(0, at.rows, w.L):
                 summand = load_part(a, q, at.rows - q)
-                store(run, q, summand if k == k0 else add(load(run, q), summand))
+                store(mine.of_chunk, q, summand if k == k0 else add(load(mine.of_chunk, q), summand))
         for q in range(0, at.rows, w.L):
-            total = load(run, q)
-            if at.k + k0 > 0:
-                total = add(load_part(sums, q, at.rows - q), total)
-            store_part(sums, q, 0, (total,), at.rows - q)
+            of_chunk = load(mine.of_chunk, q)
+            store(mine.of_block, q, of_chunk if k0 == 0 else add(load(mine.of_block, q), of_chunk))
+    for q in range(0, at.rows, w.L):
+        before, summand = nothing(w.a), load(mine.of_block, q)
+        if at.k > 0:
+            before, summand = load_part(sums, q, at.rows - q), difference(summand, load(lost, q))
+        total = add(before, summand)
+        store_part(sums, q, 0, (total,), at.rows - q)
+        store(lost, q, lost_in(total, before, summand))
 
 
 @helper
@@ -234,16 +241,18 @@ def multiply(w, at, then, direct, mine):
             tile += 1
 
 
-def work_size(N, depth, dtype):
+def work_size(M, N, depth, dtype):
     """Numbers of working memory that a thread of a product needs: see `Mine`."""
     R = tile_rows(_WIDTH)
-    return depth * (padded(N, dtype) + padded(_TILES * R, dtype)) + R * _WIDTH * lanes(dtype)
+    group = padded(_TILES * R, dtype)
+    return depth * (padded(N, dtype) + group) + R * _WIDTH * lanes(dtype) + 2 * group + padded(M, dtype)
 
 
 def build_gemm(name, dtype, digest):
     """C (M, N) = A B, with A[m, k] = a[m + k a_k], B[k, n] = b[k b_k + n]; threads divide the larger of M and N.
 
-    A is packed, unless so few columns use it that this would not pay; with a `chunk` its sums over k go to `sums` (M,).
+    A is packed, unless so few columns use it that this would not pay; with a `chunk`, how many are summed in a row, its
+    sums over k go to `sums` (M,).
     """
 
     def gemm(member, team, args):
@@ -263,14 +272,16 @@ def build_gemm(name, dtype, digest):
         mode = flush_denormals()
         panels = shift(w.work, member * w.work_size)
         strips = shift(panels, (n1 - n0 + L - 1) // L * L * w.depth)
-        mine = Mine(panels, strips, shift(strips, group * w.depth), shift(w.offsets, member * 8))
+        tile = shift(strips, group * w.depth)
+        sums = shift(tile, w.R * _WIDTH * L)
+        mine = Mine(panels, strips, tile, sums, shift(sums, group), shift(sums, 2 * group), shift(w.offsets, member * 8))
         for k in range(0, w.K, w.depth):
             depth = min(w.depth, w.K - k)
             pack_columns(w, shift(w.b, k * w.b_k + n0), w.b_k, depth, n1 - n0, _WIDTH, panels, 0, depth)
             for m in range(m0, m1, group):
                 at = Block(m, min(group, m1 - m), n0, n1, k, depth)
                 if summing:
-                    add_sums(w, at, strips)
+                    add_sums(w, at, mine)
                 if not direct:
                     pack_strips(w, at, strips)
                 multiply(w, at, block_after(w, at, m0, m1, group), direct, mine)

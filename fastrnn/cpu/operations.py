@@ -112,7 +112,7 @@ def weight_gradients(dy, x):
     if not M:
         dw[...] = 0
     depth, steps = max(1, min(M, 128)), (_step(dy, 0), _step(x, 0))
-    plan = gradient_plan(dtype, (O, I, M), steps, depth, 32, get_num_threads())
+    plan = gradient_plan(dtype, (O, I, M), steps, depth, 16, get_num_threads())
     work = plan.take()
     work.product.task.set(a=dy.ctypes.data, b=x.ctypes.data, c=dw.ctypes.data, sums=db.ctypes.data)
     work.product.run()

@@ -61,7 +61,7 @@ class WeightGradient(Product):
     ):
         (M, N, K), item = shape, ITEMSIZE[dtype]
         depth = max(1, min(depth, K))
-        self.work_size = gemm.work_size(N, depth, dtype)
+        self.work_size = gemm.work_size(M, N, depth, dtype)
         task = compiled.task(
             "gemm", "", dtype, gemm.GEMM, N=N, K=K, a_k=a_step, b_k=b_step, c_m=N, depth=depth, chunk=chunk,
             work_size=self.work_size,
