@@ -244,8 +244,9 @@ def multiply(w, at, then, direct, mine):
 def work_size(M, N, depth, dtype):
     """Numbers of working memory that a thread of a product needs: see `Mine`."""
     R = tile_rows(_WIDTH)
-    group = padded(_TILES * R, dtype)
-    return depth * (padded(N, dtype) + group) + R * _WIDTH * lanes(dtype) + 2 * group + padded(M, dtype)
+    group, L = padded(_TILES * R, dtype), lanes(dtype)
+    # a member's last rows may begin anywhere: their last vector ends behind M
+    return depth * (padded(N, dtype) + group) + R * _WIDTH * L + 2 * group + padded(M, dtype) + L
 
 
 def build_gemm(name, dtype, digest):
