@@ -166,6 +166,33 @@ def test_sums_of_many_rows(rows):
     assert db[5] == db[7] == np.inf and np.isnan(db[9]) and (abs(db - exact) <= 2e-7 * abs(dy).sum(0))[finite].all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [(37, 3, 5), (752, 70, 61), (760, 190, 300)], ids=str)  # M, N, K
+def test_members_keep_within_their_memory(size, dtype):
+    """Threads that divide rows of a weight's gradient begin anywhere: what they keep of their sums has room there."""
+    if not fastrnn.backend.backend().__name__.endswith("engine"):
+        pytest.skip("the reference lays nothing out")
+    from fastrnn.cpu.memory import Block, Layout
+    from fastrnn.cpu.product import WeightGradient
+    from fastrnn.cpu.team import Team
+
+    (M, N, K), rng = size, np.random.default_rng(0)
+    product = WeightGradient(dtype, size, M, N, 64, Team(2, False), 16)
+    product.team = min(2, fr.get_num_threads())
+    block = Block(Layout({
+        "work": ((2 * product.work_size,), dtype), "behind": ((64,), dtype),
+        "offsets": ((2 * product.offsets_size,), "intp"), "zero": ((64,), dtype), "a": ((K, M), dtype), "b": ((K, N), dtype), "c": ((M, N), dtype), "sums": ((M,), dtype),
+    }))  # fmt: skip
+    for name in "ab":
+        block[name][...] = rng.standard_normal(block[name].shape)
+    block["zero"][...], block["behind"][...] = 0, 7
+    product.task.set(**{name: block.at(name) for name in ("work", "offsets", "zero", "a", "b", "c", "sums")})
+    product.run()
+    assert (block["behind"] == 7).all()
+    assert rms(block["c"], block["a"].T.astype(float) @ block["b"]) < ENGINE[dtype]
+    assert rms(block["sums"], block["a"].sum(0, dtype=float)) < ENGINE[dtype]
+
+
 def test_parameters_and_gradients_of_any_strides():
     rng = np.random.default_rng(8)
     options = {"cell": "gru", "attention": "additive", "coverage": True, "input_feeding": True, "bridge": "tanh"}
