@@ -181,7 +181,8 @@ def test_members_keep_within_their_memory(size, dtype):
     product.team = min(2, fr.get_num_threads())
     block = Block(Layout({
         "work": ((2 * product.work_size,), dtype), "behind": ((64,), dtype),
-        "offsets": ((2 * product.offsets_size,), "intp"), "zero": ((64,), dtype), "a": ((K, M), dtype), "b": ((K, N), dtype), "c": ((M, N), dtype), "sums": ((M,), dtype),
+        "offsets": ((2 * product.offsets_size,), "intp"), "zero": ((64,), dtype), "a": ((K, M), dtype), "b": ((K, N), dtype),
+        "c": ((M, N), dtype), "sums": ((M,), dtype),
     }))  # fmt: skip
     for name in "ab":
         block[name][...] = rng.standard_normal(block[name].shape)
