@@ -177,7 +177,7 @@ def test_members_keep_within_their_memory(size, dtype):
     from fastrnn.cpu.team import Team
 
     (M, N, K), rng = size, np.random.default_rng(0)
-    product = WeightGradient(dtype, size, M, N, 64, Team(2, False), 16)
+    product = WeightGradient(dtype, size, M, N, 64, Team(2, False), True)
     product.team = min(2, fr.get_num_threads())
     block = Block(Layout({
         "work": ((2 * product.work_size,), dtype), "behind": ((64,), dtype),

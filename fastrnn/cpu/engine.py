@@ -191,14 +191,8 @@ def scatter(dy: Array, index: Array, into: Array) -> None:
     launch(task.address, task.words, worth(float(dy.size), 1, dy.shape[1]).size)
 
 
-def connect_backward(work, rows, block):
-    """Tell a backward work, which fills its dx and du (total, G*H), its dh and its dc, where the tape is."""
-    work.tell_tape(block)
-    work.task.set(**rows.places)
-
-
 def give_dy(work, dy):
-    """And where dy (T, N, H) is, None for zeros."""
+    """Tell a backward work where dy (T, N, H) is, None for zeros."""
     if dy is None:
         work.task.set(dy=work.block.at("zero"), y_t=0, y_n=0)
     else:

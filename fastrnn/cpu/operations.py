@@ -111,8 +111,7 @@ def weight_gradients(dy, x):
     dw, db = memory.empty((O, I), dtype), np.zeros(O, dtype)
     if not M:
         dw[...] = 0
-    depth, steps = max(1, min(M, 128)), (_step(dy, 0), _step(x, 0))
-    plan = gradient_plan(dtype, (O, I, M), steps, depth, 16, get_num_threads())
+    plan = gradient_plan(dtype, (O, I, M), (_step(dy, 0), _step(x, 0)), get_num_threads())
     work = plan.take()
     work.product.task.set(a=dy.ctypes.data, b=x.ctypes.data, c=dw.ctypes.data, sums=db.ctypes.data)
     work.product.run()
@@ -254,7 +253,8 @@ class CellsBackward:
         self._work = work = Backward(tape.shape, tape.biases, Team(get_num_threads(), False), in_program=True)
         self._cell, self._tape, self._below = cell, tape, below
         work.dh[...] = work.dc[...] = 0
-        engine.connect_backward(work, rows, block)
+        work.tell_tape(block)
+        work.task.set(**rows.places)
         engine.give_dy(work, dy)
         work.task.set(s0=0, s1=1)
         self.operations = [Operation(work.task, {"s0": 1, "s1": 1}, (dy, work, tape))]

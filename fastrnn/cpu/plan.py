@@ -36,7 +36,6 @@ _PAST = (1 << 24) if TARGET.width == LINE else 1 << 62
 _LAST_CACHE = 1 << 25  # bytes of the least one that processors have
 _OWN = 1 << 14  # numbers of h in the rows of a member that has a copy of its own; of more, those at the border are few
 _GAP = 1 << 11  # numbers between the memory of two members: what is fetched ahead for one is not the other's
-_CHUNK = 16  # terms of a bias gradient that are summed in a row
 _DEPTHS = ((1024, 64), (4096, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
 
 
@@ -135,9 +134,8 @@ class Backward(TimeLoop):
         state, gates = ((N, Hp), dtype), ((total, row), dtype)
         depth = next(depth for most, depth in _DEPTHS if total <= most)
         # a bias gradient is the sum of what the product of its weight reads
-        chunks = [_CHUNK * wanted for wanted in (biases[0], biases[1] and not (shared and biases[0]))]
-        dw_ih = WeightGradient(dtype, (GH, I, total), row, I, depth, self.team, chunks[0])
-        dw_hh = WeightGradient(dtype, (GH, H, total), row, Hp, depth, self.team, chunks[1])
+        dw_ih = WeightGradient(dtype, (GH, I, total), row, I, depth, self.team, biases[0])
+        dw_hh = WeightGradient(dtype, (GH, H, total), row, Hp, depth, self.team, biases[1] and not (shared and biases[0]))
         d_rows = InputGradient(dtype, (total, I, GH), row, self.team)
         self.following = products = self.d_rows, self.dw_ih, self.dw_hh = d_rows, dw_ih, dw_hh
         members = max(self.team.size, *(p.team for p in products))  # the loop's may do the products

@@ -11,7 +11,10 @@ from fastrnn.cpu.target import ITEMSIZE, block_depth, lanes, padded, panel_vecto
 from fastrnn.cpu.team import Team, steps_a_call, threads_of_product
 from fastrnn.cpu.threads import get_num_threads, launch
 
-CHUNK = 48  # rows that a linear map takes together: their sums stay in the first cache
+_CHUNK = 48  # rows that a linear map takes together: their sums stay in the first cache
+_OFFSETS = _CHUNK + ONE_SIZE  # words that each of its threads needs
+_SUMMED = 16  # terms of a bias gradient that are summed in a row
+_DEPTH = 128  # terms of a weight's gradient that follows no loop
 
 
 class Product:
@@ -51,55 +54,60 @@ class Product:
 class WeightGradient(Product):
     """C = Aᵀ B: sums over K rows of A (K, M) and of B (K, N), `depth` of them in a row from zero.
 
-    a_step, b_step : numbers from a row to the next; chunk : how many rows are summed in a row where A's sums are wanted
+    a_step, b_step : numbers from a row to the next; summing : whether the sums of A's columns, a bias gradient, are wanted
     """
 
     offsets_size = 8
 
     def __init__(
-        self, dtype: str, shape: tuple[int, int, int], a_step: int, b_step: int, depth: int, loop: Team, chunk: int = 0
+        self, dtype: str, shape: tuple[int, int, int], a_step: int, b_step: int, depth: int, loop: Team, summing: bool
     ):
         (M, N, K), item = shape, ITEMSIZE[dtype]
         depth = max(1, min(depth, K))
         self.work_size = gemm.work_size(M, N, depth, dtype)
         task = compiled.task(
-            "gemm", "", dtype, gemm.GEMM, N=N, K=K, a_k=a_step, b_k=b_step, c_m=N, depth=depth, chunk=chunk,
+            "gemm", "", dtype, gemm.GEMM, N=N, K=K, a_k=a_step, b_k=b_step, c_m=N, depth=depth, chunk=_SUMMED * summing,
             work_size=self.work_size,
         )  # fmt: skip
-        super().__init__(task, (M if K and (N or chunk) else 0, N, K), loop, "M", {"a": item, "c": N * item, "sums": item})
+        super().__init__(task, (M if K and (N or summing) else 0, N, K), loop, "M", {"a": item, "c": N * item, "sums": item})
 
 
 class InputGradient(Product):
     """C = A B: a linear map of the rows of A (M, K), a_step numbers apart, by B (K, N), which lies in panels."""
 
-    offsets_size = CHUNK + ONE_SIZE
+    offsets_size = _OFFSETS
 
     def __init__(self, dtype: str, shape: tuple[int, int, int], a_step: int, loop: Team):
         (M, N, K), item = shape, ITEMSIZE[dtype]
-        words = linear_words(dtype, K, N)
-        self.work_size = CHUNK * words["W"] * lanes(dtype)
-        task = compiled.task("linear", "", dtype, dense.LINEAR, **words, x_n=a_step, out_n=N, together=1)
+        self.work_size = _sums(dtype)
+        task = compiled.task(
+            "linear", "", dtype, dense.LINEAR, **linear_words(dtype, K, N), x_n=a_step, out_n=N, together=1
+        )  # fmt: skip
         super().__init__(task, (M if N else 0, N, K), loop, "N", {"x": a_step * item, "out": N * item})
 
 
 def linear_words(dtype: str, I: int, O: int) -> dict[str, int]:
     """The words of a linear map that follow from its sizes."""
     V, W = padded(O, dtype) // lanes(dtype), panel_vectors(1)
-    return {"I": I, "O": O, "W": W, "V": V, "x_run": run_of(I, block_depth(1)), "capacity": CHUNK}
+    return {"I": I, "O": O, "W": W, "V": V, "x_run": run_of(I, block_depth(1)), "capacity": _CHUNK}
 
 
 def linear_memory(dtype: str, team: int) -> Pieces:
     """The memory of a linear map's threads."""
-    numbers, words = CHUNK * panel_vectors(1) * lanes(dtype), CHUNK + ONE_SIZE
-    return {"work": ((team * numbers,), dtype), "offsets": ((team * words,), "intp")}
+    return {"work": ((team * _sums(dtype),), dtype), "offsets": ((team * _OFFSETS,), "intp")}
+
+
+def _sums(dtype: str) -> int:
+    """Numbers that each of them needs: the sums of a chunk's rows for a panel."""
+    return _CHUNK * panel_vectors(1) * lanes(dtype)
 
 
 class Alone(Work):
-    """The work of a weight's gradient that follows no loop."""
+    """The work of the gradients of a weight and a bias that follow no loop."""
 
-    def __init__(self, dtype: str, shape: tuple[int, int, int], steps: tuple[int, int], depth: int, chunk: int):
+    def __init__(self, dtype: str, shape: tuple[int, int, int], steps: tuple[int, int]):
         # what it reads lies in the caches of every thread
-        self.product = product = WeightGradient(dtype, shape, *steps, depth, Team(get_num_threads(), False), chunk)
+        self.product = product = WeightGradient(dtype, shape, *steps, _DEPTH, Team(get_num_threads(), False), True)
         super().__init__(Layout({
             "work": ((product.team * product.work_size,), dtype),
             "offsets": ((product.team * product.offsets_size,), "intp"), "zero": ((4 * lanes(dtype),), dtype),
@@ -112,8 +120,6 @@ class Alone(Work):
 
 
 @lru_cache(64)
-def gradient_plan(
-    dtype: str, shape: tuple[int, int, int], steps: tuple[int, int], depth: int, chunk: int, threads: int
-) -> Plan[Alone]:
-    """The plan of a weight's gradient; arguments as of WeightGradient."""
-    return Plan(lambda: Alone(dtype, shape, steps, depth, chunk))
+def gradient_plan(dtype: str, shape: tuple[int, int, int], steps: tuple[int, int], threads: int) -> Plan[Alone]:
+    """The plan of such gradients; arguments as of WeightGradient."""
+    return Plan(lambda: Alone(dtype, shape, steps))
