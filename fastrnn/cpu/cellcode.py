@@ -118,8 +118,9 @@ def write_step(cell, constants, a, u, step, hs, cs, y, at, to, out, units, saved
         return tuple(lanes_at(pointer, builder.mul(step, I64(g))) for g in range(cell.n_gates))
 
     h, c, tape = cell.forward(gates(a), gates(u), lanes_at(cs, at))
-    store_vector(builder, c.value, cs, to, dtype)
     store_vector(builder, h.value, hs, to, dtype)
+    if cell.memory:  # otherwise c is h, and cs is hs
+        store_vector(builder, c.value, cs, to, dtype)
     store_lanes(builder, [(out, h.value)], y, units, dtype)
     with builder.if_then(builder.icmp_signed(">", saved_step, I64(0))):
         start = builder.gep(saved, [builder.mul(at, I64(len(tape)))])
