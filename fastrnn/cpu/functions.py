@@ -13,10 +13,21 @@ from fastrnn.cpu.cellcode import advance_function
 from fastrnn.cpu.rowcode import advance_row_function
 from fastrnn.cpu.simd import I64
 from fastrnn.cpu.target import panel_vectors
-from fastrnn.cpu.tile import beside_function, product_function, row_function
+from fastrnn.cpu.tile import beside_function, few_function, product_function, row_function
 
 # what a kernel of each kind tells the addresses of
-NAMES = {"product": ("product",), "step": ("product_of_row", "product_of_parts", "product_beside", "advance", "advance_row")}
+NAMES = {
+    "product": ("product",),
+    "step": (
+        "product_of_few",
+        "product_of_few_parts",
+        "product_of_row",
+        "product_of_parts",
+        "product_beside",
+        "advance",
+        "advance_row",
+    ),
+}
 
 
 def product_name(name):
@@ -35,6 +46,8 @@ def _functions(module, kind, name, dtype):
         return (product_function(module, dtype, _vectors(name)),)
     gates = REGISTRY[name].n_gates
     return (
+        few_function(module, dtype, gates),
+        few_function(module, dtype, 1),
         row_function(module, dtype, gates, 1),
         row_function(module, dtype, 1, gates),
         beside_function(module, dtype, gates),

@@ -14,7 +14,8 @@ from fastrnn.cpu.shares import next_rows
 from fastrnn.cpu.simd import add, ask, load, load_part, shift, store, store_part
 from fastrnn.cpu.sync import flush_denormals, restore_denormals
 from fastrnn.cpu.target import lanes, padded, tile_rows
-from fastrnn.cpu.tile import product, transpose
+from fastrnn.cpu.tile import product
+from fastrnn.cpu.transpose import transpose
 
 _WIDTH = 4  # vectors of a panel of B
 

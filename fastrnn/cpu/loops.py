@@ -16,8 +16,8 @@ from fastrnn.cpu.cellcode import cell_backward, load_tape
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.kernel import Fields, words_of
 from fastrnn.cpu.onerow import lay_out_turns, nothing_ahead, one_row, step_of_row
-from fastrnn.cpu.panels import input_panel, input_product, look_up, recurrent_panel, spread_branches
-from fastrnn.cpu.shares import STEPPING, next_rows, panels_in_turn, part_of, share, units_of
+from fastrnn.cpu.panels import few_panels, input_panel, input_product, look_up, recurrent_panel, spread_branches
+from fastrnn.cpu.shares import STEPPING, next_panels, next_rows, panels_in_turn, part_of, share, units_of
 from fastrnn.cpu.simd import add, ask, claim, load, load_part, shift, static, store, store_part
 from fastrnn.cpu.steps import (
     Step,
@@ -37,8 +37,8 @@ from fastrnn.cpu.steps import (
     take_states,
 )  # fmt: skip
 from fastrnn.cpu.sync import barrier, flush_denormals, restore_denormals
-from fastrnn.cpu.target import ITEMSIZE, lanes, panel_vectors, panels_at_once, tile_beside, tile_rows
-from fastrnn.cpu.tile import product_of_row
+from fastrnn.cpu.target import ITEMSIZE, few_rows, lanes, panel_vectors, panels_at_once, tile_beside, tile_rows
+from fastrnn.cpu.tile import product_of_few, product_of_row
 
 
 def _constants(n_gates, n_parts, dtype):
@@ -53,15 +53,16 @@ def _constants(n_gates, n_parts, dtype):
 def _forward_constants(name, dtype):
     cell = REGISTRY[name]
     gates = cell.n_gates
-    # B : parts of a panel that the product of a single row takes along one by one
+    # B : parts of a panel that the product of a single row takes along one by one; F : rows that are few
     return _constants(gates, 1, dtype) | {
-        "B": gates * panel_vectors(gates) // tile_beside(gates)[1], "K": cell.n_tape, "memory": int(cell.memory),
+        "B": gates * panel_vectors(gates) // tile_beside(gates)[1], "F": few_rows(gates), "K": cell.n_tape,
+        "memory": int(cell.memory),
     }  # fmt: skip
 
 
 def _backward_constants(name, dtype):
     # a panel of the transposed weights has one column for each unit; the gates are parts of a sum. K : values kept
-    return _constants(1, REGISTRY[name].n_gates, dtype) | {"K": REGISTRY[name].n_tape}
+    return _constants(1, REGISTRY[name].n_gates, dtype) | {"F": few_rows(1), "K": REGISTRY[name].n_tape}
 
 
 # parents : the row whose state a row continues, sources : whose input it reads
@@ -77,12 +78,13 @@ FORWARD = Fields(
     (*_SIZES, "I", "x_run", "near", "s0", "s1", "x_t", "x_n", "y_t", "y_n", "tokens_t", "tokens_n", "ends", "reverse",
      "keep", "save", "past", "by_units", "strided", "together", "fed_back", "looked_up", "beside", "capacity", "pre_size",
      "swapped", "own", "own_c", "work_size", "offsets_size", "asked"),
-    functions=("product", "product_of_row", "product_beside", "advance", "advance_row"), constants=_forward_constants,
+    functions=("product", "product_of_few", "product_of_row", "product_beside", "advance", "advance_row"),
+    constants=_forward_constants,
 )  # fmt: skip
 BACKWARD = Fields(
     ("dy", "saved", "hs", "cs", "dx", "du", "dh", "dc", "own", "w_hh", "zero"), _TABLES,
     (*_SIZES, "s0", "s1", "row", "y_t", "y_n", "ends", "reverse", "by_units", "strided", "shared", "own_size", "asked"),
-    functions=("product", "product_of_parts"), constants=_backward_constants,
+    functions=("product", "product_of_few_parts", "product_of_parts"), constants=_backward_constants,
 )  # fmt: skip
 
 
@@ -92,10 +94,11 @@ def forward_tiles(w, part, turn, count, branches, f, mine):
 
     branches : how many different rows they continue, fewer than `count` only where f < 0
     """
-    line, panels = w.G * w.L, part.end - part.first
-    for done in range(panels):
-        panel, _ = panels_in_turn(part, done, 1, 0, turn)
-        following, _ = panels_in_turn(part, min(done + 1, panels - 1), 1, 0, turn)
+    line, panels, done = w.G * w.L, part.end - part.first, 0
+    while done < panels:
+        panel, many = next_panels(w, part, done, f >= 0 and count <= w.F, turn)
+        done += many
+        following, _ = next_panels(w, part, min(done, panels - 1), False, turn)
         v0 = panel * w.W
         row, different = min(w.W, w.V - v0) * line, count
         if f < 0:
@@ -109,7 +112,10 @@ def forward_tiles(w, part, turn, count, branches, f, mine):
         else:
             after, pre_step = shift(w.w_hh, following * w.W * line * w.H), w.G * w.Hp
             pre = shift(mine.pre, f * w.G * w.Hp + v0 * line)
-        recurrent_panel(w, panel, after, count, different, pre, pre_step, mine)
+        if many > 1:
+            few_panels(w, panel, count, pre, pre_step, mine)
+        else:
+            recurrent_panel(w, panel, after, count, different, pre, pre_step, mine)
 
 
 @helper
@@ -263,23 +269,30 @@ def backward_tiles(w, part, step, dh, rows, stretches):
     for i in range(step.count):
         rows[i] = (step.base + step.first + i * step.by) * w.row
     for k0 in range(0, w.H, w.run):
-        terms = min(w.run, w.H - k0)
-        for done in range(panels):
-            panel, _ = panels_in_turn(part, done, 1, 0, step.s)
-            after, _ = panels_in_turn(part, min(done + 1, panels - 1), 1, 0, step.s)
+        terms, done = min(w.run, w.H - k0), 0
+        while done < panels:
+            panel, many = next_panels(w, part, done, step.count <= w.F, step.s)
+            done += many
+            after, _ = next_panels(w, part, min(done, panels - 1), False, step.s)
             v0 = panel * w.W
             line = min(w.W, w.V - v0) * w.L
-            to = shift(dh, step.first * w.Hp + v0 * w.L)
+            to, to_step = shift(dh, step.first * w.Hp + v0 * w.L), step.by * w.Hp
             for g in range(w.G):
                 weights = shift(w.w_hh, v0 * w.L * depth + (g * w.H + k0) * line)
                 following = shift(weights, w.H * line)
                 if g + 1 == w.G:
                     following = shift(w.w_hh, after * w.W * w.L * depth + k0 * line)
-                start, start_step = (to, step.by * w.Hp) if k0 + g > 0 else (w.zero, 0)
-                product_asking(
-                    w, line // w.L, step.count, shift(w.du, g * w.H + k0), rows, weights, line, start, start_step,
-                    to, step.by * w.Hp, terms, following, stretches,
-                )  # fmt: skip
+                start, start_step = (to, to_step) if k0 + g > 0 else (w.zero, 0)
+                if many > 1:
+                    product_of_few(
+                        w.product_of_few_parts, step.count, shift(w.du, g * w.H + k0), rows, weights, line, line * depth,
+                        start, start_step, to, to_step, terms,
+                    )  # fmt: skip
+                else:
+                    product_asking(
+                        w, line // w.L, step.count, shift(w.du, g * w.H + k0), rows, weights, line, start, start_step,
+                        to, to_step, terms, following, stretches,
+                    )  # fmt: skip
 
 
 def build_backward(name, dtype, digest):

@@ -8,7 +8,8 @@ from fastrnn.cpu.cellcode import advance
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.shares import units_of
 from fastrnn.cpu.simd import add, load, load_part, shift, store, store_part
-from fastrnn.cpu.tile import product
+from fastrnn.cpu.target import FEW_PANELS
+from fastrnn.cpu.tile import product, product_of_few
 
 
 @helper
@@ -73,12 +74,13 @@ def input_product(w, part, row, count, done, mine):
 
 
 @helper
-def finish(w, n, panel, row, pre, pre_step, mine):
-    """The cell's arithmetic on n rows and the units of a panel, from the input's and the recurrent sums."""
+def finish(w, n, panel, sums, row, pre, pre_step, mine):
+    """The cell's arithmetic on n rows and the units of a panel, from the input's sums and the recurrent ones, `row` numbers
+    from row to row."""
     units, _ = units_of(w, panel)
     unit, width = panel * w.W * w.L, (units + w.L - 1) // w.L
     advance(
-        w.advance, n, width, pre, pre_step, mine.sums, row, units, shift(mine.h, unit), shift(mine.c, unit),
+        w.advance, n, width, pre, pre_step, sums, row, units, shift(mine.h, unit), shift(mine.c, unit),
         shift(w.y, unit), mine.before, mine.after, mine.y_at, w.H - unit, shift(w.saved, unit), w.save * w.Hp, w.past,
     )  # fmt: skip
 
@@ -103,4 +105,20 @@ def recurrent_panel(w, panel, following, count, branches, pre, pre_step, mine):
         mine.stretches,
     )  # fmt: skip
     spread_branches(w, mine.sums, row, branches, count, mine.branch)
-    finish(w, count, panel, row, pre, pre_step, mine)
+    finish(w, count, panel, mine.sums, row, pre, pre_step, mine)
+
+
+@helper
+def few_panels(w, panel, count, pre, pre_step, mine):
+    """What `recurrent_panel` does, of few rows, for FEW_PANELS whole panels from this one on."""
+    row = w.W * w.G * w.L
+    size, all_of_row = row * w.H, FEW_PANELS * row
+    weights, start, start_step = shift(w.w_hh, panel * size), shift(w.b_hh, panel * row), 0
+    for k0 in range(0, w.H, w.run):
+        product_of_few(
+            w.product_of_few, count, shift(mine.h, k0), mine.origin, shift(weights, k0 * row), row, size, start, start_step,
+            mine.sums, all_of_row, min(w.run, w.H - k0),
+        )  # fmt: skip
+        start, start_step = mine.sums, all_of_row
+    for i in range(FEW_PANELS):
+        finish(w, count, panel + i, shift(mine.sums, i * row), all_of_row, shift(pre, i * row), pre_step, mine)

@@ -4,6 +4,7 @@ from collections import namedtuple
 
 from fastrnn.cpu.helper import helper
 from fastrnn.cpu.sync import join_team
+from fastrnn.cpu.target import FEW_PANELS
 
 # how units are divided: by the members who show up; by those of a sequence, who have done so already; by those of a program
 # that takes one step of a loop at a time, who meet after it as well
@@ -85,3 +86,11 @@ def panels_in_turn(part, done, most, whole, s):
         many = 1
         first = part.end - done - 1 if s % 2 else first
     return first, many
+
+
+@helper
+def next_panels(w, part, done, few, s):
+    """The panel that comes after `done` others, and how many are taken together: of few rows FEW_PANELS whole ones."""
+    if few and part.end - part.first > 1:
+        return panels_in_turn(part, done, FEW_PANELS, w.whole, s)
+    return panels_in_turn(part, done, 1, 0, s)

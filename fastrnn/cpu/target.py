@@ -12,15 +12,16 @@ from numba.core.registry import cpu_target
 class Target(NamedTuple):
     name: str
     width: int  # bytes in a vector
+    registers: int
     accumulators: int  # vectors that a tile may hold in registers
     fma: bool  # fused multiply-add in hardware
 
 
-_AVX512 = Target("avx512", 64, 24, True)
-_AVX2 = Target("avx2", 32, 12, True)
-_SSE = Target("sse", 16, 12, False)
-_NEON = Target("neon", 16, 24, True)
-_PLAIN = Target("plain", 16, 12, False)
+_AVX512 = Target("avx512", 64, 32, 24, True)
+_AVX2 = Target("avx2", 32, 16, 12, True)
+_SSE = Target("sse", 16, 16, 12, False)
+_NEON = Target("neon", 16, 32, 24, True)
+_PLAIN = Target("plain", 16, 16, 12, False)
 
 
 def _detect() -> Target:
@@ -39,6 +40,7 @@ def _detect() -> Target:
 
 _BLOCK = 1 << 15  # bytes of a panel that many tiles read one after the other
 _NEAR = 1 << 19  # bytes of rows that every panel reads: a second-level cache holds them while the weights pass through
+FEW_PANELS = 2  # that few rows take together
 TARGET = _detect()
 ITEMSIZE = {"float32": 4, "float64": 8}
 
@@ -56,6 +58,12 @@ def tile_rows(vectors: int) -> int:
 def panel_vectors(n_gates: int) -> int:
     """How many vectors of units a panel holds: all gates of a unit lie in one panel, about four vectors wide."""
     return max(1, 4 // n_gates)
+
+
+def few_rows(n_gates: int) -> int:
+    """How many rows are few: one panel would keep the loads busier than the multiply-adds, and the sums of FEW_PANELS fit
+    the registers."""
+    return min(3, tile_rows(FEW_PANELS * n_gates * panel_vectors(n_gates)))
 
 
 def panels_at_once(n_gates: int, n_parts: int = 1) -> int:

@@ -1,4 +1,4 @@
-"""The register-blocked product, and the transposing pack: the two pieces of code that are written as LLVM.
+"""The register-blocked product, written as LLVM.
 
     C[r, :] = init[r, :] + Σ_k A[r, k] B[k, :]        r < rows, ':' is a whole number of vectors
 
@@ -14,23 +14,21 @@ from fastrnn.cpu.simd import (
     I64,
     SCALAR,
     call_address,
-    element,
     fma,
     llvm_vector,
     load_vector,
-    masked,
     new_function,
     prefetch_line,
     splat,
     store_vector,
-    tail_mask,
 )  # fmt: skip
-from fastrnn.cpu.target import ITEMSIZE, TARGET, lanes, panel_vectors, panels_at_once, tile_beside, tile_rows
+from fastrnn.cpu.target import FEW_PANELS, TARGET, few_rows, lanes, panel_vectors, panels_at_once, tile_beside, tile_rows
 
 # parameters of the functions: pointers to numbers, to offsets, integers
 _POINTERS = ("a", "b", "init", "c", "ahead", "x", "w", "start", "to")
 _OFFSETS = ("a_rows", "x_rows")
 _PRODUCT = ("a", "a_rows", "a_step", "b", "b_step", "init", "init_step", "c", "c_step", "depth", "ahead", "ahead_row")
+_PRODUCT_OF_FEW = ("rows", "a", "a_rows", "b", "b_step", "b_panel", "init", "init_step", "c", "c_step", "depth")
 _PRODUCT_OF_ROW = ("vectors", "a", "a_part", "b", "b_step", "b_panel", "b_part", "init", "c", "depth")
 _PRODUCT_BESIDE = (
     "panels", "a", "b", "b_panel", "init", "c", "depth", "x", "x_rows", "w", "start", "start_step", "to", "to_step"
@@ -50,6 +48,18 @@ def product(typing, at, vectors, rows, a, a_rows, a_step, b, b_step, init, init_
     intp = types.intp
     integers = types.CPointer(intp)
     return types.void(intp, intp, intp, a, integers, intp, a, intp, a, intp, a, intp, intp, a, intp), call_address
+
+
+@intrinsic
+def product_of_few(typing, at, rows, a, a_rows, b, b_step, b_panel, init, init_step, c, c_step, depth):
+    """What `product` does with a_step 1, of 2 to few_rows(gates) rows and FEW_PANELS whole panels, `b_panel` numbers apart:
+    what is loaded of the rows serves all of them, and loads are what few rows wait for.
+
+    at : the address of a few_function
+    """
+    intp = types.intp
+    integers = types.CPointer(intp)
+    return types.void(intp, intp, a, integers, a, intp, intp, a, intp, a, intp, intp), call_address
 
 
 @intrinsic
@@ -134,7 +144,7 @@ def _write_tiles(builder, dtype, width, height, named, end):
     for count in range(1, height + 1):
         builder.position_at_end(function.append_basic_block(f"tile{count}x{width}"))
         by_rows.add_case(I64(count), builder.block)
-        _write_tile(builder, dtype, width, count, named | moving)
+        _write_tile(builder, dtype, [(named["b"], v) for v in range(width)], count, named | moving)
         n.add_incoming(I64(count), builder.block)
         builder.branch(following)
 
@@ -143,13 +153,27 @@ def _quotient_up(builder, number, divisor):
     return builder.udiv(builder.add(number, builder.sub(divisor, I64(1))), divisor)
 
 
-def _write_tile(builder, dtype, width, rows, named):
+def _write_tile(builder, dtype, columns, rows, named):
     each = [builder.gep(named["a"], [builder.load(builder.gep(named["a_rows"], [I64(r)]))]) for r in range(rows)]
-    chains = [(row, [(named["b"], v) for v in range(width)]) for row in each]
+    chains = [(row, columns) for row in each]
     terms = {name: named[name] for name in ("a_step", "b_step", "depth", "ahead", "ahead_step")}
     for r, row in enumerate(sums_of(builder, dtype, chains, rows >= _ASKING_ROWS, **terms)):
         at_init, at_c = (builder.mul(named[step], I64(r)) for step in ("init_step", "c_step"))
         put(builder, dtype, [row], named["init"], at_init, named["c"], at_c)
+
+
+def few_function(module, dtype, n_gates):
+    """A switch over the rows."""
+    function, named = function_of(module, "product_of_few", dtype, _PRODUCT_OF_FEW)
+    end, by_rows = _switch(function, named["rows"])
+    named |= {"a_step": I64(1), "ahead": named["b"], "ahead_step": I64(0)}
+    for rows in range(2, few_rows(n_gates) + 1):
+        builder = ir.IRBuilder(function.append_basic_block(f"rows{rows}"))
+        by_rows.add_case(I64(rows), builder.block)
+        columns = columns_of(builder, named["b"], named["b_panel"], [n_gates * panel_vectors(n_gates)] * FEW_PANELS)
+        _write_tile(builder, dtype, columns, rows, named)
+        builder.branch(end)
+    return function
 
 
 def vectors_of_row(n_gates, n_parts):
@@ -234,8 +258,8 @@ def sums_of(builder, dtype, chains, asking, a_step, b_step, depth, ahead, ahead_
     factor = lambda a: splat(builder, builder.load(builder.gep(a, [at_a])), kind)  # noqa: E731
     distinct = dict.fromkeys(column for _, columns in chains for column in columns)
     new = [list(of_row) for of_row in sums]
-    if TARGET.accumulators < 16 and len(chains) < len(distinct):
-        # beside the sums, sixteen registers hold a factor of each row and one vector, which all rows use before the next
+    if len(chains) < len(distinct) and sum(map(len, sums)) + len(distinct) >= TARGET.registers:
+        # beside the sums, registers hold a factor of each row and one vector, which all rows use before the next
         factors = [factor(a) for a, _ in chains]
         for column in distinct:
             value = vector(*column)
@@ -289,59 +313,3 @@ def put(builder, dtype, sums, init, at_init, c, at_c):
         for part in parts:
             total = builder.fadd(total, part)
         store_vector(builder, total, c, builder.add(at_c, I64(v * count)), dtype)
-
-
-@intrinsic
-def transpose(typing, source, at, step, rows, columns, target, to, target_step):
-    """target[to + j target_step + i] = source[at + i step + j] for i < rows, j < columns (both at most a vector's
-    lanes); zero for i >= rows. Whole vectors are written for every j < columns."""
-    dtype = element(source)
-
-    def codegen(context, builder, signature, args):
-        rows_, columns_, n = args[3], args[4], I64(lanes(dtype))
-        whole = builder.and_(builder.icmp_signed(">=", rows_, n), builder.icmp_signed(">=", columns_, n))
-        with builder.if_else(whole) as (then, otherwise):
-            with then:
-                _transpose_whole(builder, dtype, *args[:3], *args[5:])
-            with otherwise:
-                _transpose_part(builder, dtype, *args)
-        return context.get_dummy_value()
-
-    intp = types.intp
-    return types.void(source, intp, intp, intp, intp, target, intp, intp), codegen
-
-
-def _transpose_whole(builder, dtype, source, at, step, target, to, target_step):
-    n = lanes(dtype)
-    row = lambda start, stride, i: builder.add(start, builder.mul(stride, I64(i)))  # noqa: E731
-    values = _transposed(builder, [load_vector(builder, source, row(at, step, i), dtype) for i in range(n)], n)
-    for j, value in enumerate(values):
-        store_vector(builder, value, target, row(to, target_step, j), dtype)
-
-
-def _transpose_part(builder, dtype, source, at, step, rows, columns, target, to, target_step):
-    kind, n = llvm_vector(dtype), lanes(dtype)
-    zero = ir.Constant(kind, [0.0] * n)
-    columns_mask = tail_mask(builder, columns, n)
-    nothing = ir.Constant(columns_mask.type, [0] * n)
-    load = masked(builder, dtype, "load")
-    values = []
-    for i in range(n):
-        mask = builder.select(builder.icmp_signed("<", I64(i), rows), columns_mask, nothing)
-        address = builder.gep(source, [builder.add(at, builder.mul(step, I64(i)))])
-        pointer = builder.bitcast(address, kind.as_pointer())
-        values.append(builder.call(load, [pointer, I32(ITEMSIZE[dtype]), mask, zero]))
-    for j, value in enumerate(_transposed(builder, values, n)):
-        with builder.if_then(builder.icmp_signed("<", I64(j), columns)):
-            store_vector(builder, value, target, builder.add(to, builder.mul(target_step, I64(j))), dtype)
-
-
-def _transposed(builder, values, n):
-    """n vectors of n lanes transposed: interleaving the two halves, log2(n) times."""
-    low = [k // 2 + (n if k % 2 else 0) for k in range(n)]
-    high = [k + n // 2 for k in low]
-    masks = [ir.Constant(ir.VectorType(I32, n), lane) for lane in (low, high)]
-    for _ in range(n.bit_length() - 1):
-        pairs = zip(values[: n // 2], values[n // 2 :], strict=True)
-        values = [builder.shuffle_vector(x, y, mask) for x, y in pairs for mask in masks]
-    return values
