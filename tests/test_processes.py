@@ -416,3 +416,19 @@ except KeyboardInterrupt:
     word, waited, right = python(code, threads, N)
     assert word == "interrupted" and right == "True"
     assert float(waited) < 1.5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss")
+@pytest.mark.parametrize("layer", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("N", [1, 8])
+def test_inference_needs_no_more_memory_for_more_steps(layer, N, python):
+    code = """
+from resource import RUSAGE_SELF, getrusage
+layer, x = getattr(fr, sys.argv[1])(64, 64), np.ones((65536 // int(sys.argv[2]), int(sys.argv[2]), 64), "f4")
+layer(x[:1024])
+before = getrusage(RUSAGE_SELF).ru_maxrss
+y, _ = layer(x)
+print(getrusage(RUSAGE_SELF).ru_maxrss - before, y.nbytes // 1024)
+"""
+    grown, output = map(int, python(code, layer, N))
+    assert grown < output + 2048  # KiB
