@@ -431,4 +431,4 @@ y, _ = layer(x)
 print(getrusage(RUSAGE_SELF).ru_maxrss - before, y.nbytes // 1024)
 """
     grown, output = map(int, python(code, layer, N))
-    assert grown < output + 2048  # KiB
+    assert grown < output + output // 2  # what is loaded for the first long call takes up to two megabytes
