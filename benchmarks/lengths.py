@@ -9,20 +9,21 @@ often. A single short call, which may find a quiet moment, would make every long
 import argparse
 import statistics
 import time
+from itertools import product
 
 from fastrnn.bench.implementations import of_fastrnn
-from fastrnn.bench.workloads import Workload
-from fastrnn.cli import show
+from fastrnn.bench.workloads import GATES, Workload
+from fastrnn.cli import arguments, show
 
 FACTOR = 16
 # T, N, H
 SIZES = [(256, 1, 64), (256, 1, 256), (256, 8, 128), (256, 32, 64), (1024, 1, 32), (1024, 4, 64)]
 
 
-def ratios(cell, size, direction, threads, seconds):
+def ratios(cell, size, work, threads, seconds):
     """Of each turn, the long call's time over the short ones'."""
     T, N, H = size
-    short, long = (of_fastrnn(Workload(cell, steps, N, H, H, "float32", direction), threads) for steps in (T, FACTOR * T))
+    short, long = (of_fastrnn(Workload(cell, steps, N, H, H, "float32", work), threads) for steps in (T, FACTOR * T))
     short(), long()
     found, end = [], time.perf_counter() + seconds
     while time.perf_counter() < end or not found:
@@ -37,20 +38,21 @@ def ratios(cell, size, direction, threads, seconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cell", default="lstm,gru,rnn", help="which cells")
-    parser.add_argument("--pass", dest="direction", choices=["inference", "training"], default="inference")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=5.0, help="for each size")
+    add = parser.add_argument
+    add("--cell", type=arguments.chosen(tuple(GATES), "cell"), default="lstm,gru,rnn", help="default: lstm,gru,rnn")
+    add("--pass", dest="work", choices=("inference", "training"), default="inference", help="default: inference")
+    add("--threads", type=arguments.threads, default="1", metavar="K,...", help="default: 1")
+    add("--seconds", type=float, default=5.0, help="for each size; default: 5")
     options = parser.parse_args()
-    cells, rows = options.cell.split(","), []
-    with show.progress(len(cells) * len(SIZES)) as advance:
-        for cell in cells:
-            for size in SIZES:
+    for threads in options.threads:
+        rows = []
+        with show.progress(len(options.cell) * len(SIZES)) as advance:
+            for cell, size in product(options.cell, SIZES):
                 advance(f"{cell} T {size[0]}, N {size[1]}, H {size[2]}")
-                found = ratios(cell, size, options.direction, options.threads, options.seconds)
+                found = ratios(cell, size, options.work, threads, options.seconds)
                 rows.append([cell, *map(str, size), f"{statistics.median(found):.3f}", str(len(found))])
-    title = f"time({FACTOR} T) over {FACTOR} time(T), {options.direction}, float32, {show.threads(options.threads)}"
-    show.table(title, ["cell", "T", "N", "H", "median", "turns"], rows)
+        title = f"time({FACTOR} T) over {FACTOR} time(T), {options.work}, float32, {show.threads(threads)}"
+        show.table(title, ["cell", "T", "N", "H", "median", "turns"], rows)
 
 
 if __name__ == "__main__":

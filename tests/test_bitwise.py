@@ -171,7 +171,7 @@ def test_row_in_a_batch_and_alone(cell, dtype, reverse, H, N, threads):
     out, tape = keep(cell, args, reverse=reverse)
     assert same(infer(cell, args, reverse=reverse), out)
     g = pull(cell, tape, cotangents)
-    for n in {0, N // 2, N - 1}:
+    for n in (n for n in (0, 1, 2, 5, 12) if n < N):
         alone, pulled = row(args, cotangents, n, T)
         out_n, tape_n = keep(cell, alone, reverse=reverse)
         g_n = pull(cell, tape_n, pulled)

@@ -98,7 +98,7 @@ def forward_tiles(w, part, turn, count, branches, f, mine):
     while done < panels:
         panel, many = next_panels(w, part, done, f >= 0 and count <= w.F, turn)
         done += many
-        following, _ = next_panels(w, part, min(done, panels - 1), False, turn)
+        following, _ = panels_in_turn(part, min(done, panels - 1), 1, 0, turn)
         v0 = panel * w.W
         row, different = min(w.W, w.V - v0) * line, count
         if f < 0:
@@ -273,7 +273,7 @@ def backward_tiles(w, part, step, dh, rows, stretches):
         while done < panels:
             panel, many = next_panels(w, part, done, step.count <= w.F, step.s)
             done += many
-            after, _ = next_panels(w, part, min(done, panels - 1), False, step.s)
+            after, _ = panels_in_turn(part, min(done, panels - 1), 1, 0, step.s)
             v0 = panel * w.W
             line = min(w.W, w.V - v0) * w.L
             to, to_step = shift(dh, step.first * w.Hp + v0 * w.L), step.by * w.Hp
