@@ -17,7 +17,7 @@ from fastrnn.cli import arguments, show
 
 FACTOR = 16
 # T, N, H
-SIZES = [(256, 1, 64), (256, 1, 256), (256, 8, 128), (256, 32, 64), (1024, 1, 32), (1024, 4, 64)]
+SIZES = [(256, 1, 64), (256, 1, 256), (256, 8, 128), (256, 32, 64), (1024, 1, 32), (1024, 1, 64), (1024, 4, 64)]
 
 
 def ratios(cell, size, work, threads, seconds):
