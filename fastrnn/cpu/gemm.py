@@ -2,7 +2,7 @@
 
 A panel is a slab of a weight matrix in the order in which a tile reads it. For the forward loop it holds every gate of the
 same W * L units, [k][gate][unit]; for a plain product it holds W * L columns, [k][column]. What lies past the edge is zero.
-Sums over many rows (a weight's gradient) run in blocks, each from zero: a fixed order, and smaller errors.
+Sums over many rows (a weight's gradient) are added up in runs, each from zero: a fixed order, and smaller errors.
 """
 
 from collections import namedtuple
@@ -31,7 +31,7 @@ PACK_COLUMNS = Fields(("w", "out"), (), ("H", "K", "W"))
 KEEP_WEIGHTS = Fields(("w_ih", "w_hh", "to_ih", "to_hh"), (), ("I", "H", "K", "W"))
 GEMM = Fields(
     ("a", "b", "c", "sums", "zero", "work"), ("offsets",),
-    ("M", "N", "K", "a_k", "b_k", "c_m", "depth", "chunk", "work_size"), functions=("product",),
+    ("M", "N", "K", "a_k", "b_k", "c_m", "depth", "run", "chunk", "work_size"), functions=("product",),
     constants=_lanes_and_rows,
 )  # fmt: skip
 _TILES = 32  # of A that are taken together: long runs of memory, and still in the second-level cache
@@ -167,13 +167,13 @@ def pack_strips(w, at, strips):
 
 
 @helper
-def add_edge(w, at, width, n, q, unit, mine):
-    """C += the tile in a member's own memory, whose last columns are no whole vectors."""
+def add_edge(w, at, first, width, n, q, unit, mine):
+    """C += the tile in a member's own memory, whose last columns are no whole vectors. first : C is nothing yet"""
     for r in range(n):
         for v in range(width):
             to, left = (at.m + q + r) * w.c_m + unit + v * w.L, at.n1 - unit - v * w.L
             total = load(mine.tile, (r * width + v) * w.L)
-            if at.k > 0:
+            if not first:
                 total = add(load_part(w.c, to, left), total)
             store_part(w.c, to, 0, (total,), left)
 
@@ -188,58 +188,70 @@ def block_after(w, at, m0, m1, most):
 
 
 @helper
-def part_of_next(w, at, then, i, weights, step):
-    """What the i-th tile asks for of the block `then`, whose packing would wait for it, and how many numbers with each term.
+def part_of_next(w, at, then, i, k0, terms, weights, step):
+    """What the i-th tile of the run from k0 on asks for of the block `then`, whose packing would wait for it, and how many
+    numbers with each term.
 
-    A line from each row of A, one tile after the other; then, unless B is the same, of that a line with each term;
-    then weights.
+    Of the terms that a run has, a line from each row of A, one tile after the other; then, unless B is the same, of that a
+    line with each term; then weights.
     """
     lines = (then.rows + w.L - 1) // w.L
-    of_b = (i - lines) * at.depth * w.L
-    if i < lines and then.depth > 0:
-        return shift(w.a, then.m + i * w.L + then.k * w.a_k), w.a_k
-    if then.k > at.k and of_b < then.depth * w.b_k:
+    of_b = k0 * w.b_k + (i - lines) * terms * w.L
+    if i < lines and k0 < then.depth:
+        return shift(w.a, then.m + i * w.L + (then.k + k0) * w.a_k), w.a_k
+    if then.k > at.k and of_b < min(k0 + terms, then.depth) * w.b_k:
         return shift(w.b, then.k * w.b_k + of_b), w.L
     return weights, step
 
 
 @helper
-def multiply(w, at, then, direct, mine):
-    """C += A B for a block, whose A lies in strips unless it is read `direct`. then : the block that comes after it"""
+def multiply_run(w, at, v0, k0, then, direct, mine):
+    """C += A B for a block, its run of terms from k0 on, and the panel from vector v0 on."""
     L, R = w.L, w.R
-    V, tiles, asked = (at.n1 - at.n0 + L - 1) // L, (at.rows + R - 1) // R, 0
-    a_step = w.a_k if direct else L
-    for v0 in range(0, V, _WIDTH):
-        width, unit = min(_WIDTH, V - v0), at.n0 + v0 * L
-        panel = shift(mine.panels, v0 * L * at.depth)
-        following = shift(panel, width * L * at.depth) if v0 + width < V else mine.panels
-        ask_step = (width * L + tiles - 1) // tiles
-        q, tile = 0, 0
-        while q < at.rows:
-            # a tile lies within a strip, or anywhere
-            strip = 0 if direct else q // L * L
-            n = next_rows((at.rows if direct else min(at.rows, strip + L)) - q, R)
-            a = shift(w.a, at.m + at.k * w.a_k) if direct else shift(mine.strips, strip * at.depth)
-            ahead, ahead_step = shift(following, ask_step * at.depth * tile), ask_step
-            if v0 >= V - _LAST * _WIDTH:
-                ahead, ahead_step = part_of_next(w, at, then, asked, ahead, ahead_step)
-                asked += 1
-            to = shift(w.c, (at.m + q) * w.c_m + unit)
-            for r in range(n):
-                mine.offsets[r] = q - strip + r
-                for v in range(width):
-                    ask(shift(to, r * w.c_m + v * L))
-            over = unit + width * L > at.n1
-            to, to_step = (mine.tile, width * L) if over else (to, w.c_m)
-            start, start_step = (to, to_step) if at.k > 0 and not over else (w.zero, 0)
-            product(
-                w.product, width, n, a, mine.offsets, a_step, panel, width * L,
-                start, start_step, to, to_step, at.depth, ahead, ahead_step,
-            )  # fmt: skip
-            if over:
-                add_edge(w, at, width, n, q, unit, mine)
-            q += n
-            tile += 1
+    V, tiles, terms = (at.n1 - at.n0 + L - 1) // L, (at.rows + R - 1) // R, min(w.run, at.depth - k0)
+    width, unit = min(_WIDTH, V - v0), at.n0 + v0 * L
+    panel, a_step = shift(mine.panels, v0 * L * at.depth + k0 * width * L), w.a_k if direct else L
+    # runs of a panel lie one after the other, and so do panels
+    following = shift(panel, width * L * terms) if k0 + terms < at.depth or v0 + width < V else mine.panels
+    ask_step, first, over = (width * L + tiles - 1) // tiles, at.k + k0 == 0, unit + width * L > at.n1
+    # the tiles of the last panel go on asking where those of the one before it have stopped
+    q, tile, before = 0, 0, tiles if _WIDTH < V <= v0 + _WIDTH else 0
+    while q < at.rows:
+        # a tile lies within a strip, or anywhere
+        strip = 0 if direct else q // L * L
+        n = next_rows((at.rows if direct else min(at.rows, strip + L)) - q, R)
+        a = shift(w.a, at.m + (at.k + k0) * w.a_k) if direct else shift(mine.strips, strip * at.depth + k0 * L)
+        ahead, ahead_step = shift(following, ask_step * terms * tile), ask_step
+        if v0 >= V - _LAST * _WIDTH:
+            ahead, ahead_step = part_of_next(w, at, then, before + tile, k0, terms, ahead, ahead_step)
+        to = shift(w.c, (at.m + q) * w.c_m + unit)
+        for r in range(n):
+            mine.offsets[r] = q - strip + r
+            # the first run brings C near, for the others as well
+            for v in range(width if k0 == 0 else 0):
+                ask(shift(to, r * w.c_m + v * L))
+        to, to_step = (mine.tile, width * L) if over else (to, w.c_m)
+        start, start_step = (w.zero, 0) if first or over else (to, to_step)
+        product(
+            w.product, width, n, a, mine.offsets, a_step, panel, width * L, start, start_step, to, to_step, terms,
+            ahead, ahead_step,
+        )  # fmt: skip
+        if over:
+            add_edge(w, at, first, width, n, q, unit, mine)
+        q += n
+        tile += 1
+
+
+@helper
+def multiply(w, at, then, direct, mine):
+    """C += A B for a block, whose A lies in strips unless it is read `direct`. then : the block that comes after it
+
+    A run of terms with all tiles of a panel, then the next: the panel's part stays in the first cache meanwhile, and what C
+    has of the panel in the second one from run to run.
+    """
+    for v0 in range(0, (at.n1 - at.n0 + w.L - 1) // w.L, _WIDTH):
+        for k0 in range(0, at.depth, w.run):
+            multiply_run(w, at, v0, k0, then, direct, mine)
 
 
 def work_size(M, N, depth, dtype):

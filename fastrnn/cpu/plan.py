@@ -36,7 +36,7 @@ _PAST = (1 << 24) if TARGET.width == LINE else 1 << 62
 _LAST_CACHE = 1 << 25  # bytes of the least one that processors have
 _OWN = 1 << 14  # numbers of h in the rows of a member that has a copy of its own; of more, those at the border are few
 _GAP = 1 << 11  # numbers between the memory of two members: what is fetched ahead for one is not the other's
-_DEPTHS = ((1024, 64), (4096, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
+_RUNS = ((1024, 64), (1 << 15, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
 
 
 class Shape(NamedTuple):
@@ -132,10 +132,10 @@ class Backward(TimeLoop):
         GH, shared = G * H, cell.shares_gradient
         row = spread(GH, dtype)
         state, gates = ((N, Hp), dtype), ((total, row), dtype)
-        depth = next(depth for most, depth in _DEPTHS if total <= most)
+        run = next(run for most, run in _RUNS if total <= most)
         # a bias gradient is the sum of what the product of its weight reads
-        dw_ih = WeightGradient(dtype, (GH, I, total), row, I, depth, self.team, biases[0])
-        dw_hh = WeightGradient(dtype, (GH, H, total), row, Hp, depth, self.team, biases[1] and not (shared and biases[0]))
+        dw_ih = WeightGradient(dtype, (GH, I, total), row, I, run, self.team, biases[0])
+        dw_hh = WeightGradient(dtype, (GH, H, total), row, Hp, run, self.team, biases[1] and not (shared and biases[0]))
         d_rows = InputGradient(dtype, (total, I, GH), row, self.team)
         self.following = products = self.d_rows, self.dw_ih, self.dw_hh = d_rows, dw_ih, dw_hh
         members = max(self.team.size, *(p.team for p in products))  # the loop's may do the products

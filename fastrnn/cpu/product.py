@@ -14,7 +14,8 @@ from fastrnn.cpu.threads import get_num_threads, launch
 _CHUNK = 48  # rows that a linear map takes together: their sums stay in the first cache
 _OFFSETS = _CHUNK + ONE_SIZE  # words that each of its threads needs
 _SUMMED = 16  # terms of a bias gradient that are summed in a row
-_DEPTH = 128  # terms of a weight's gradient that follows no loop
+_RUN = 128  # terms of a weight's gradient that follows no loop, summed in a row
+_NEAR = 1 << 20  # bytes of C that a second-level cache holds beside the rest
 
 
 class Product:
@@ -52,7 +53,7 @@ class Product:
 
 
 class WeightGradient(Product):
-    """C = Aᵀ B: sums over K rows of A (K, M) and of B (K, N), `depth` of them in a row from zero.
+    """C = Aᵀ B: sums over K rows of A (K, M) and of B (K, N), `run` of them in a row from zero.
 
     a_step, b_step : numbers from a row to the next; summing : whether the sums of A's columns, a bias gradient, are wanted
     """
@@ -60,14 +61,15 @@ class WeightGradient(Product):
     offsets_size = 8
 
     def __init__(
-        self, dtype: str, shape: tuple[int, int, int], a_step: int, b_step: int, depth: int, loop: Team, summing: bool
+        self, dtype: str, shape: tuple[int, int, int], a_step: int, b_step: int, run: int, loop: Team, summing: bool
     ):
         (M, N, K), item = shape, ITEMSIZE[dtype]
-        depth = max(1, min(depth, K))
+        # a C that comes from afar comes once for two runs
+        run, depth = max(1, min(run, K)), max(1, min((1 + (M * N * item > _NEAR)) * run, K))
         self.work_size = gemm.work_size(M, N, depth, dtype)
         task = compiled.task(
-            "gemm", "", dtype, gemm.GEMM, N=N, K=K, a_k=a_step, b_k=b_step, c_m=N, depth=depth, chunk=_SUMMED * summing,
-            work_size=self.work_size,
+            "gemm", "", dtype, gemm.GEMM, N=N, K=K, a_k=a_step, b_k=b_step, c_m=N, depth=depth, run=run,
+            chunk=_SUMMED * summing, work_size=self.work_size,
         )  # fmt: skip
         super().__init__(task, (M if K and (N or summing) else 0, N, K), loop, "M", {"a": item, "c": N * item, "sums": item})
 
@@ -107,7 +109,7 @@ class Alone(Work):
 
     def __init__(self, dtype: str, shape: tuple[int, int, int], steps: tuple[int, int]):
         # what it reads lies in the caches of every thread
-        self.product = product = WeightGradient(dtype, shape, *steps, _DEPTH, Team(get_num_threads(), False), True)
+        self.product = product = WeightGradient(dtype, shape, *steps, _RUN, Team(get_num_threads(), False), True)
         super().__init__(Layout({
             "work": ((product.team * product.work_size,), dtype),
             "offsets": ((product.team * product.offsets_size,), "intp"), "zero": ((4 * lanes(dtype),), dtype),
