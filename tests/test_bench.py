@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from fastrnn.bench import implementations, limits, parts, process
+from fastrnn.bench import implementations, limits, parts, process, rows
 from fastrnn.bench.workloads import GROUPS, Workload, parse
 from fastrnn.cpu import threads
 
@@ -97,6 +97,31 @@ def test_a_limit_survives_a_slow_start(monkeypatch):
     monkeypatch.setattr(threads, "launch", slow_at_first)
     limits.measure.cache_clear()
     assert limits.measure("float32", 1).flops > undisturbed.flops / 2
+
+
+@pytest.mark.parametrize("N", [1, 64])
+def test_the_floor_of_the_moment_knows_a_slower_machine(monkeypatch, N):
+    found, w, launch = limits.measure("float32", 1), Workload("lstm", 100, N, 256, 256), threads.launch
+    # no quicker than undisturbed, but for what a turn is measured by
+    assert found.now(w) > found.floor(w) / 1.5
+
+    def slower(*arguments):
+        launch(*arguments)
+        time.sleep(10 * limits._SECONDS)
+
+    monkeypatch.setattr(threads, "launch", slower)
+    assert found.now(w) > 2 * found.floor(w)
+
+
+def test_a_row_takes_its_limit_by_turns(monkeypatch):
+    w, floors = Workload("rnn", 5, 2, 3, 4), iter([3.0, 1.0, 2.0])
+    monkeypatch.setattr(limits.Limits, "now", lambda self, w: next(floors))
+    one = process.Process("fastrnn", 1)
+    try:
+        row = rows.row_of(w, 1, [one], 3, 0.01)
+    finally:
+        one.close()
+    assert row["limit_ms"] == 2e3 and next(floors, None) is None
 
 
 def test_a_model_is_fitted_and_read():

@@ -4,7 +4,7 @@ floor = max(flops / peak, steps * Σ bytes of recurrent weights / bandwidth of t
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -39,10 +39,21 @@ class Limits:
     def floor(self, w: Workload) -> float:
         """Seconds that a workload takes at least: what its products, or its reads of the recurrent weights, need."""
         passes = 2 if w.work == "training" else 1
+        return max(w.flops / self.flops, self.reading(self._read(w)) * w.T * passes)
+
+    def _read(self, w: Workload) -> float:
+        """Bytes of recurrent weights that each thread reads in a step."""
         # with few rows the threads divide the units, with many the rows, and each reads all weights
-        shared = 4 * self.threads > w.N
-        read = self.reading(w.weight_bytes / (self.threads if shared else 1))
-        return max(w.flops / self.flops, read * w.T * passes)
+        return w.weight_bytes / (self.threads if 4 * self.threads > w.N else 1)
+
+    def now(self, w: Workload) -> float:
+        """The floor by what the machine gives at this moment: its clock moves with what else its host does, by a fifth."""
+        bandwidth, inside = dict(self.bandwidth), 0
+        for name in ("L1", "L2", "L3"):
+            if inside < self._read(w):
+                bandwidth[name] = _reading(self.dtype, self.threads, self.sizes[name]).rate()
+            inside = self.sizes[name]
+        return replace(self, flops=_computing(self.dtype, self.threads).rate(), bandwidth=bandwidth).floor(w)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -59,65 +70,89 @@ def describe(limit: dict[str, Any]) -> str:
 
 @cache
 def measure(dtype: str, threads: int) -> Limits:
-    """Measure them: three seconds or so."""
+    """Measure them, of what the machine can do undisturbed: three seconds or so."""
     from fastrnn.cpu import caches
-    from fastrnn.cpu.target import lanes, panels_at_once, tile_rows
 
     held = caches.sizes()
     # a cache that threads share holds a part for each
     sizes = {"L1": held["L1"], "L2": held["L2"], "L3": held["L3"] // threads}
-    item = np.dtype(dtype).itemsize
-    line, rows = 4 * lanes(dtype), tile_rows(4)
-    flops = 2 * rows * line * _DEPTH * threads / _best(dtype, threads, rows, _DEPTH)
-    bandwidth = {}
-    # half of a level is well inside it; what a host's tenants share may be large: weights are not; beyond the last: memory
-    probes = {name: min(size // 2, _MOST) for name, size in sizes.items()} | {"memory": min(2 * held["L3"], 128 << 20)}
-    for name, size in probes.items():
-        term = panels_at_once(1) * line * item
-        depth = max(1, size // term)
-        bandwidth[name] = depth * term * threads / _best(dtype, threads, 1, depth)
-    return Limits(dtype, threads, flops, sizes | {"memory": 1 << 62}, bandwidth)
+    probes = {name: _reading(dtype, threads, size) for name, size in sizes.items()}
+    # beyond the last cache: memory; what it reads is not kept
+    probes["memory"] = _Probe(dtype, threads, size=min(2 * held["L3"], 128 << 20))
+    bandwidth = {name: probe.best() for name, probe in probes.items()}
+    return Limits(dtype, threads, _computing(dtype, threads).best(), sizes | {"memory": 1 << 62}, bandwidth)
 
 
-def _best(dtype: str, threads: int, rows: int, depth: int) -> float:
-    """Seconds of one product, of the quickest of several turns: the limit is what the machine can do undisturbed.
+@cache
+def _computing(dtype: str, threads: int) -> "_Probe":
+    return _Probe(dtype, threads)
 
-    rows : one, which reads `depth` terms of several panels, or as many as a tile has
-    """
-    from fastrnn.cpu import compiled
-    from fastrnn.cpu.memory import Block, Layout
-    from fastrnn.cpu.probe import NAME, PROBE
-    from fastrnn.cpu.target import lanes, panels_at_once
-    from fastrnn.cpu.threads import launch
 
-    line = 4 * lanes(dtype)
-    size = depth * line if rows == 1 else line
-    block = Block(Layout({
-        "a": ((depth,), dtype), "b": ((threads * panels_at_once(1) * size,), dtype), "zero": ((2 * line,), dtype),
-        "c": ((threads * 8 * line,), dtype), "offsets": ((8,), "intp"),
-    }))  # fmt: skip
-    for name in ("a", "b", "zero", "offsets"):
-        block[name][...] = 0
-    task = compiled.task(
-        "probe", NAME, dtype, PROBE, **{name: block.at(name) for name in ("a", "b", "zero", "c", "offsets")},
-        rows=rows, depth=depth, repeats=1, apart=size,
-    )  # fmt: skip
+@cache
+def _reading(dtype: str, threads: int, held: int) -> "_Probe":
+    """Of a level that holds so many bytes: half of them are well inside; what a host's tenants share may be large, while
+    weights are not."""
+    return _Probe(dtype, threads, size=min(held // 2, _MOST))
 
-    def run(repeats: int) -> float:
-        task.set(repeats=repeats)
+
+class _Probe:
+    """A product that is repeated: of a tile, all within registers, whose rate is operations a second; or, of a given size,
+    of a single row, that reads as many bytes, whose rate is bytes a second. Of `threads` threads together."""
+
+    def __init__(self, dtype: str, threads: int, size: int = 0):
+        from fastrnn.cpu import compiled
+        from fastrnn.cpu.memory import Block, Layout
+        from fastrnn.cpu.probe import NAME, PROBE
+        from fastrnn.cpu.target import lanes, panels_at_once, tile_rows
+
+        line, many, item = 4 * lanes(dtype), panels_at_once(1), np.dtype(dtype).itemsize
+        depth, rows = (max(1, size // (many * line * item)), 1) if size else (_DEPTH, tile_rows(4))
+        self._work = threads * depth * line * (many * item if size else 2 * rows)
+        self._threads, apart = threads, depth * line if size else line
+        self._block = block = Block(Layout({
+            "a": ((depth,), dtype), "b": ((threads * many * apart,), dtype), "zero": ((2 * line,), dtype),
+            "c": ((threads * 8 * line,), dtype), "offsets": ((8,), "intp"),
+        }))  # fmt: skip
+        for name in ("a", "b", "zero", "offsets"):
+            block[name][...] = 0
+        self._task = compiled.task(
+            "probe", NAME, dtype, PROBE, **{name: block.at(name) for name in ("a", "b", "zero", "c", "offsets")},
+            rows=rows, depth=depth, repeats=1, apart=apart,
+        )  # fmt: skip
+        self._repeats = self._enough()
+
+    def _turn(self, repeats: int) -> float:
+        """Seconds of so many products."""
+        from fastrnn.cpu.threads import launch
+
+        self._task.set(repeats=repeats)
         start = time.perf_counter()
-        launch(task.address, task.words, threads)
-        return (time.perf_counter() - start) / repeats
+        launch(self._task.address, self._task.words, self._threads)
+        return time.perf_counter() - start
 
-    # by doubling: a launch takes longer than many a product, longest where it has to start or wake the threads
-    repeats = 1
-    while True:
-        if min(run(repeats) for _ in range(3)) * repeats >= _SECONDS / 2:
+    def _enough(self) -> int:
+        """How many products a turn repeats. By doubling: a launch takes longer than many a product, longest where it has to
+        start or wake the threads."""
+        repeats = 1
+        while min(self._turn(repeats) for _ in range(3)) < _SECONDS / 2:
+            repeats *= 2
+        return repeats
+
+    def best(self) -> float:
+        """The rate of the quickest of several turns: the limit is what the machine can do undisturbed."""
+        while True:
             turns = []
             for _ in range(_TURNS):
-                turns.append(run(repeats))
+                turns.append(self._turn(self._repeats))
                 time.sleep(_PAUSE)
             # shorter turns would time launches: it was something else that took long before
-            if min(turns) * repeats >= _SECONDS / 4:
-                return min(turns)
-        repeats *= 2
+            if min(turns) >= _SECONDS / 4:
+                return self._rate(min(turns))
+            self._repeats *= 2
+
+    def rate(self) -> float:
+        """The rate of a turn now."""
+        return self._rate(self._turn(self._repeats))
+
+    def _rate(self, seconds: float) -> float:
+        return self._work * self._repeats / seconds

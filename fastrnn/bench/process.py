@@ -78,10 +78,15 @@ class Process:
         return child.wait()
 
 
-def alternate(processes: list[Process], w: Workload, rounds: int, seconds: float = SECONDS) -> dict[str, Timing | None]:
-    """The time of each implementation, by turns; None for one that fails."""
+def alternate(
+    processes: list[Process], w: Workload, rounds: int, seconds: float = SECONDS, each: Callable[[], Any] | None = None
+) -> dict[str, Timing | None]:
+    """The time of each implementation, by turns; None for one that fails. each : what is done before every round"""
     found: dict[str, list[float]] = {process.name: [] for process in processes}
     for _ in range(rounds):
+        if each is not None:
+            time.sleep(_REST if processes[0].threads > 1 else 0)
+            each()
         for process in processes:
             time.sleep(_REST if process.threads > 1 else 0)
             value = process.time(w, seconds)

@@ -1,5 +1,6 @@
 """One row of a measurement: a workload, fastrnn's time and what follows from it, and each peer's."""
 
+import statistics
 from typing import Any
 
 from fastrnn.bench import limits, on_device
@@ -17,9 +18,11 @@ def limits_of(device: str, dtype: str, threads: int) -> Any:
 
 def row_of(w: Workload, threads: int, processes: list[Process], rounds: int, seconds: float) -> dict[str, Any]:
     """One measured workload; the first process is fastrnn's."""
-    times = alternate(processes, w, rounds, seconds)
-    device = processes[0].device
-    ours, floor = times.pop("fastrnn"), limits_of(device, w.dtype, threads).floor(w)
+    device, floors = processes[0].device, []
+    limit = limits_of(device, w.dtype, threads)
+    # as everything is measured, by turns
+    times = alternate(processes, w, rounds, seconds, lambda: floors.append(limit.now(w)))
+    ours, floor = times.pop("fastrnn"), statistics.median(floors)
     if ours is None:
         raise SystemExit(f"fastrnn: {processes[0].failed[w]}; please report this")
     peers: dict[str, Any] = {}
