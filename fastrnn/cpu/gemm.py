@@ -158,6 +158,16 @@ def add_sums(w, at, mine):
 
 
 @helper
+def panels_of(w, k, depth, n0, n1, room):
+    """Where the panels of a block of B are: packed, unless B is a single panel as it lies."""
+    b, columns = shift(w.b, k * w.b_k + n0), n1 - n0
+    if columns == w.b_k and columns <= _WIDTH * w.L and columns % w.L == 0:
+        return b
+    pack_columns(w, b, w.b_k, depth, columns, _WIDTH, room, 0, depth)
+    return room
+
+
+@helper
 def pack_strips(w, at, strips):
     """A block of A -> strips of L rows, [strip][k][row]: a tile reads one run of memory."""
     for k in range(at.depth):
@@ -288,10 +298,10 @@ def build_gemm(name, dtype, digest):
         strips = shift(panels, (n1 - n0 + L - 1) // L * L * w.depth)
         tile = shift(strips, group * w.depth)
         sums = shift(tile, w.R * _WIDTH * L)
-        mine = Mine(panels, strips, tile, sums, shift(sums, group), shift(sums, 2 * group), shift(w.offsets, member * 8))
+        of_block, lost, offsets = shift(sums, group), shift(sums, 2 * group), shift(w.offsets, member * 8)
         for k in range(0, w.K, w.depth):
             depth = min(w.depth, w.K - k)
-            pack_columns(w, shift(w.b, k * w.b_k + n0), w.b_k, depth, n1 - n0, _WIDTH, panels, 0, depth)
+            mine = Mine(panels_of(w, k, depth, n0, n1, panels), strips, tile, sums, of_block, lost, offsets)
             for m in range(m0, m1, group):
                 at = Block(m, min(group, m1 - m), n0, n1, k, depth)
                 if summing:
