@@ -167,7 +167,12 @@ def test_sums_of_many_rows(rows):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("size", [(37, 3, 5), (752, 70, 61), (760, 190, 300)], ids=str)  # M, N, K
+# M, N, K; the last ones: a C that comes once for two runs; sums of two runs, edges, and a B that is a panel as it lies
+@pytest.mark.parametrize(
+    "size",
+    [(37, 3, 5), (752, 70, 61), (760, 190, 300), (600, 520, 300), (37, 70, 16500), (64, 64, 16500), (40, 16, 130)],
+    ids=str,
+)
 def test_members_keep_within_their_memory(size, dtype):
     """Threads that divide rows of a weight's gradient begin anywhere: what they keep of their sums has room there."""
     if not fastrnn.backend.backend().__name__.endswith("engine"):

@@ -31,7 +31,7 @@ PACK_COLUMNS = Fields(("w", "out"), (), ("H", "K", "W"))
 KEEP_WEIGHTS = Fields(("w_ih", "w_hh", "to_ih", "to_hh"), (), ("I", "H", "K", "W"))
 GEMM = Fields(
     ("a", "b", "c", "sums", "zero", "work"), ("offsets",),
-    ("M", "N", "K", "a_k", "b_k", "c_m", "depth", "run", "chunk", "work_size"), functions=("product",),
+    ("M", "N", "K", "a_k", "b_k", "c_m", "depth", "run", "apart", "chunk", "work_size"), functions=("product",),
     constants=_lanes_and_rows,
 )  # fmt: skip
 _TILES = 32  # of A that are taken together: long runs of memory, and still in the second-level cache
@@ -39,9 +39,9 @@ _LAST = 2  # panels of a block during which the next one is asked for: what come
 
 # a block of the product: rows of C from m, columns n0 to n1, terms from k
 Block = namedtuple("Block", ("m", "rows", "n0", "n1", "k", "depth"))
-# a member's own memory: the panels of B, the strips of A, a tile of C, A's sums over a chunk, over a block and what the sums
-# of all blocks have lost by rounding, where rows of A start
-Mine = namedtuple("Mine", ("panels", "strips", "tile", "of_chunk", "of_block", "lost", "offsets"))
+# a member's own memory: the panels of B, the strips of A, sums that are added to C afterwards, A's sums over a chunk, over a
+# block and what the sums of all blocks have lost by rounding, where rows of A start
+Mine = namedtuple("Mine", ("panels", "strips", "tiles", "of_chunk", "of_block", "lost", "offsets"))
 
 
 @helper
@@ -177,13 +177,13 @@ def pack_strips(w, at, strips):
 
 
 @helper
-def add_edge(w, at, first, width, n, q, unit, mine):
-    """C += the tile in a member's own memory, whose last columns are no whole vectors. first : C is nothing yet"""
+def add_tile(w, at, width, n, q, unit, tile):
+    """C += a tile in a member's own memory, whose last columns may be no whole vectors."""
     for r in range(n):
         for v in range(width):
             to, left = (at.m + q + r) * w.c_m + unit + v * w.L, at.n1 - unit - v * w.L
-            total = load(mine.tile, (r * width + v) * w.L)
-            if not first:
+            total = load(tile, (r * width + v) * w.L)
+            if at.k > 0:
                 total = add(load_part(w.c, to, left), total)
             store_part(w.c, to, 0, (total,), left)
 
@@ -215,15 +215,27 @@ def part_of_next(w, at, then, i, k0, terms, weights, step):
 
 
 @helper
+def ask_tile(w, c, rows, vectors):
+    for r in range(rows):
+        for v in range(vectors):
+            ask(shift(c, r * w.c_m + v * w.L))
+
+
+@helper
 def multiply_run(w, at, v0, k0, then, direct, mine):
-    """C += A B for a block, its run of terms from k0 on, and the panel from vector v0 on."""
+    """C += A B for a block, its run of terms from k0 on, and the panel from vector v0 on.
+
+    apart : the sums of a block are first added up in a member's own memory, as those are whose columns are no whole vectors
+    """
     L, R = w.L, w.R
     V, tiles, terms = (at.n1 - at.n0 + L - 1) // L, (at.rows + R - 1) // R, min(w.run, at.depth - k0)
     width, unit = min(_WIDTH, V - v0), at.n0 + v0 * L
     panel, a_step = shift(mine.panels, v0 * L * at.depth + k0 * width * L), w.a_k if direct else L
     # runs of a panel lie one after the other, and so do panels
     following = shift(panel, width * L * terms) if k0 + terms < at.depth or v0 + width < V else mine.panels
-    ask_step, first, over = (width * L + tiles - 1) // tiles, at.k + k0 == 0, unit + width * L > at.n1
+    ask_step, apart = (width * L + tiles - 1) // tiles, w.apart or unit + width * L > at.n1
+    last = k0 + terms == at.depth
+    first_needs = last if apart else k0 == 0  # C, which later runs then find near
     # the tiles of the last panel go on asking where those of the one before it have stopped
     q, tile, before = 0, 0, tiles if _WIDTH < V <= v0 + _WIDTH else 0
     while q < at.rows:
@@ -237,17 +249,18 @@ def multiply_run(w, at, v0, k0, then, direct, mine):
         to = shift(w.c, (at.m + q) * w.c_m + unit)
         for r in range(n):
             mine.offsets[r] = q - strip + r
-            # the first run brings C near, for the others as well
-            for v in range(width if k0 == 0 else 0):
-                ask(shift(to, r * w.c_m + v * L))
-        to, to_step = (mine.tile, width * L) if over else (to, w.c_m)
-        start, start_step = (w.zero, 0) if first or over else (to, to_step)
+        if first_needs:
+            ask_tile(w, to, n, width)
+        if apart:
+            to = shift(mine.tiles, q * width * L)
+        to_step = width * L if apart else w.c_m
+        start, start_step = (w.zero, 0) if k0 == 0 and (apart or at.k == 0) else (to, to_step)
         product(
             w.product, width, n, a, mine.offsets, a_step, panel, width * L, start, start_step, to, to_step, terms,
             ahead, ahead_step,
         )  # fmt: skip
-        if over:
-            add_edge(w, at, first, width, n, q, unit, mine)
+        if apart and last:
+            add_tile(w, at, width, n, q, unit, to)
         q += n
         tile += 1
 
@@ -269,7 +282,7 @@ def work_size(M, N, depth, dtype):
     R = tile_rows(_WIDTH)
     group, L = padded(_TILES * R, dtype), lanes(dtype)
     # a member's last rows may begin anywhere: their last vector ends behind M
-    return depth * (padded(N, dtype) + group) + R * _WIDTH * L + 2 * group + padded(M, dtype) + L
+    return depth * (padded(N, dtype) + group) + group * _WIDTH * L + 2 * group + padded(M, dtype) + L
 
 
 def build_gemm(name, dtype, digest):
@@ -296,12 +309,12 @@ def build_gemm(name, dtype, digest):
         mode = flush_denormals()
         panels = shift(w.work, member * w.work_size)
         strips = shift(panels, (n1 - n0 + L - 1) // L * L * w.depth)
-        tile = shift(strips, group * w.depth)
-        sums = shift(tile, w.R * _WIDTH * L)
+        tiles = shift(strips, group * w.depth)
+        sums = shift(tiles, group * _WIDTH * L)
         of_block, lost, offsets = shift(sums, group), shift(sums, 2 * group), shift(w.offsets, member * 8)
         for k in range(0, w.K, w.depth):
             depth = min(w.depth, w.K - k)
-            mine = Mine(panels_of(w, k, depth, n0, n1, panels), strips, tile, sums, of_block, lost, offsets)
+            mine = Mine(panels_of(w, k, depth, n0, n1, panels), strips, tiles, sums, of_block, lost, offsets)
             for m in range(m0, m1, group):
                 at = Block(m, min(group, m1 - m), n0, n1, k, depth)
                 if summing:

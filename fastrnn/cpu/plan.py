@@ -36,7 +36,7 @@ _PAST = (1 << 24) if TARGET.width == LINE else 1 << 62
 _LAST_CACHE = 1 << 25  # bytes of the least one that processors have
 _OWN = 1 << 14  # numbers of h in the rows of a member that has a copy of its own; of more, those at the border are few
 _GAP = 1 << 11  # numbers between the memory of two members: what is fetched ahead for one is not the other's
-_RUNS = ((1024, 64), (1 << 15, 128), (float("inf"), 256))  # terms of a sum, and how many are summed in a row
+_RUNS = ((1024, 64), (float("inf"), 128))  # terms of a sum, and how many are summed in a row
 
 
 class Shape(NamedTuple):

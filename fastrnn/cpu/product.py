@@ -16,6 +16,9 @@ _OFFSETS = _CHUNK + ONE_SIZE  # words that each of its threads needs
 _SUMMED = 16  # terms of a bias gradient that are summed in a row
 _RUN = 128  # terms of a weight's gradient that follows no loop, summed in a row
 _NEAR = 1 << 20  # bytes of C that a second-level cache holds beside the rest
+_MANY = (
+    1 << 14
+)  # rows from which on two runs' sums are added to each other first: fewer sums, one after the other, lose less
 
 
 class Product:
@@ -64,12 +67,13 @@ class WeightGradient(Product):
         self, dtype: str, shape: tuple[int, int, int], a_step: int, b_step: int, run: int, loop: Team, summing: bool
     ):
         (M, N, K), item = shape, ITEMSIZE[dtype]
+        apart = K > _MANY
         # a C that comes from afar comes once for two runs
-        run, depth = max(1, min(run, K)), max(1, min((1 + (M * N * item > _NEAR)) * run, K))
+        run, depth = max(1, min(run, K)), max(1, min((1 + (apart or M * N * item > _NEAR)) * run, K))
         self.work_size = gemm.work_size(M, N, depth, dtype)
         task = compiled.task(
             "gemm", "", dtype, gemm.GEMM, N=N, K=K, a_k=a_step, b_k=b_step, c_m=N, depth=depth, run=run,
-            chunk=_SUMMED * summing, work_size=self.work_size,
+            apart=apart, chunk=_SUMMED * summing, work_size=self.work_size,
         )  # fmt: skip
         super().__init__(task, (M if K and (N or summing) else 0, N, K), loop, "M", {"a": item, "c": N * item, "sums": item})
 
