@@ -115,13 +115,22 @@ def test_the_floor_of_the_moment_knows_a_slower_machine(monkeypatch, N):
 
 def test_a_row_takes_its_limit_by_turns(monkeypatch):
     w, floors = Workload("rnn", 5, 2, 3, 4), iter([3.0, 1.0, 2.0])
-    monkeypatch.setattr(limits.Limits, "now", lambda self, w: next(floors))
+    monkeypatch.setattr(process.Process, "floor", lambda self, w, limits: next(floors))
     one = process.Process("fastrnn", 1)
     try:
         row = rows.row_of(w, 1, [one], 3, 0.01)
     finally:
         one.close()
     assert row["limit_ms"] == 2e3 and next(floors, None) is None
+
+
+def test_a_process_tells_the_floor_of_the_moment():
+    w, found = Workload("lstm", 100, 64, 256, 256), limits.measure("float32", 1)
+    one = process.Process("fastrnn", 1)
+    try:
+        assert one.floor(w, found) > found.floor(w) / 1.5
+    finally:
+        one.close()
 
 
 def test_a_model_is_fitted_and_read():

@@ -120,10 +120,6 @@ class Limits:
         """Seconds that a workload takes at least: its products, or the weights read once."""
         return max(w.flops / self.flops, w.weight_bytes / self.bandwidth if self.bandwidth else 0.0)
 
-    def now(self, w: Workload) -> float:
-        """The same at any time."""
-        return self.floor(w)
-
     def as_dict(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "threads": 1, "gflops": self.flops / 1e9, "bytes": {},
                 "bandwidth_gb_s": {"memory": self.bandwidth / 1e9}}  # fmt: skip

@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from fastrnn.bench.implementations import TABLES, Unsupported, check
+from fastrnn.bench.limits import Limits
 from fastrnn.bench.workloads import Workload
 
 SECONDS = 0.25  # spent on one answer
@@ -49,6 +51,10 @@ class Process:
             return None
         return float(answer["seconds"])
 
+    def floor(self, w: Workload, limits: Limits) -> float:
+        """Seconds that a workload takes at least, by what this process finds now on the cores where it runs."""
+        return float(self._ask({"workload": w, "limits": asdict(limits)})["seconds"])
+
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._child is None:
             environment = os.environ | TABLES[self.device][self.name].environment(self.threads)
@@ -79,19 +85,18 @@ class Process:
 
 
 def alternate(
-    processes: list[Process], w: Workload, rounds: int, seconds: float = SECONDS, each: Callable[[], Any] | None = None
+    processes: list[Process], w: Workload, rounds: int, seconds: float = SECONDS, behind: Callable[[], Any] | None = None
 ) -> dict[str, Timing | None]:
-    """The time of each implementation, by turns; None for one that fails. each : what is done before every round"""
+    """The time of each implementation, by turns; None for one that fails. behind : what is done after the first's turns"""
     found: dict[str, list[float]] = {process.name: [] for process in processes}
     for _ in range(rounds):
-        if each is not None:
-            time.sleep(_REST if processes[0].threads > 1 else 0)
-            each()
         for process in processes:
             time.sleep(_REST if process.threads > 1 else 0)
             value = process.time(w, seconds)
             if value is not None:
                 found[process.name].append(value)
+            if process is processes[0] and behind is not None:
+                behind()
     return {name: _timing(values) if len(values) == rounds else None for name, values in found.items()}
 
 
@@ -120,6 +125,9 @@ def main() -> None:
         request = json.loads(line)
         w = Workload(*request["workload"])
         try:
+            if "limits" in request:
+                print(json.dumps({"seconds": Limits(**request["limits"]).now(w)}), file=answers, flush=True)
+                continue
             if w != last:
                 check(name, w, threads, device)
                 last, call = w, TABLES[device][name].make(w, threads)

@@ -18,14 +18,15 @@ def limits_of(device: str, dtype: str, threads: int) -> Any:
 
 def row_of(w: Workload, threads: int, processes: list[Process], rounds: int, seconds: float) -> dict[str, Any]:
     """One measured workload; the first process is fastrnn's."""
-    device, floors = processes[0].device, []
-    limit = limits_of(device, w.dtype, threads)
-    # as everything is measured, by turns
-    times = alternate(processes, w, rounds, seconds, lambda: floors.append(limit.now(w)))
-    ours, floor = times.pop("fastrnn"), statistics.median(floors)
+    device, limit = processes[0].device, limits_of(processes[0].device, w.dtype, threads)
+    floors: list[float] = []
+    # as everything is measured, by turns: clocks move
+    behind = lambda: floors.append(processes[0].floor(w, limit) if device == "cpu" else limit.floor(w))  # noqa: E731
+    times = alternate(processes, w, rounds, seconds, behind)
+    ours = times.pop("fastrnn")
     if ours is None:
         raise SystemExit(f"fastrnn: {processes[0].failed[w]}; please report this")
-    peers: dict[str, Any] = {}
+    floor, peers = statistics.median(floors), {}
     for process in processes[1:]:
         time = times[process.name]
         peers[process.name] = (
