@@ -95,8 +95,8 @@ def alternate(
             value = process.time(w, seconds)
             if value is not None:
                 found[process.name].append(value)
-            if process is processes[0] and behind is not None:
-                behind()
+                if process is processes[0] and behind is not None:
+                    behind()
     return {name: _timing(values) if len(values) == rounds else None for name, values in found.items()}
 
 

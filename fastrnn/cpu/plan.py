@@ -36,7 +36,7 @@ _PAST = (1 << 24) if TARGET.width == LINE else 1 << 62
 _LAST_CACHE = 1 << 25  # bytes of the least one that processors have
 _OWN = 1 << 14  # numbers of h in the rows of a member that has a copy of its own; of more, those at the border are few
 _GAP = 1 << 11  # numbers between the memory of two members: what is fetched ahead for one is not the other's
-_RUNS = ((1024, 64), (float("inf"), 128))  # terms of a sum, and how many are summed in a row
+_FEW = 1024  # terms of a sum: 64 of so many are summed in a row, of more 128
 
 
 class Shape(NamedTuple):
@@ -132,7 +132,7 @@ class Backward(TimeLoop):
         GH, shared = G * H, cell.shares_gradient
         row = spread(GH, dtype)
         state, gates = ((N, Hp), dtype), ((total, row), dtype)
-        run = next(run for most, run in _RUNS if total <= most)
+        run = 64 if total <= _FEW else 128
         # a bias gradient is the sum of what the product of its weight reads
         dw_ih = WeightGradient(dtype, (GH, I, total), row, I, run, self.team, biases[0])
         dw_hh = WeightGradient(dtype, (GH, H, total), row, Hp, run, self.team, biases[1] and not (shared and biases[0]))
