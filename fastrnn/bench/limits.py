@@ -30,11 +30,15 @@ class Limits:
 
     def reading(self, size: float) -> float:
         """Seconds in which every thread reads `size` bytes of its own, once more: each level has kept what it can."""
-        seconds, inside = 0.0, 0.0
+        return sum(part * self.threads / self.bandwidth[name] for name, part in self._parts(size).items())
+
+    def _parts(self, size: float) -> dict[str, float]:
+        """Level -> how many of `size` bytes it has kept, each what the one before it has no room for."""
+        parts, inside = {}, 0.0
         for name, held in self.sizes.items():
-            part = min(size, held) - inside
-            seconds, inside = seconds + part * self.threads / self.bandwidth[name], inside + part
-        return seconds
+            parts[name] = min(size, held) - inside
+            inside += parts[name]
+        return parts
 
     def floor(self, w: Workload) -> float:
         """Seconds that a workload takes at least: what its products, or its reads of the recurrent weights, need."""
@@ -48,11 +52,10 @@ class Limits:
 
     def now(self, w: Workload) -> float:
         """The floor by what the machine gives at this moment: its clock moves with what else its host does, by a fifth."""
-        bandwidth, inside = dict(self.bandwidth), 0
-        for name in ("L1", "L2", "L3"):
-            if inside < self._read(w):
+        bandwidth = dict(self.bandwidth)
+        for name, part in self._parts(self._read(w)).items():
+            if part > 0 and name != "memory":
                 bandwidth[name] = _reading(self.dtype, self.threads, self.sizes[name]).rate()
-            inside = self.sizes[name]
         return replace(self, flops=_computing(self.dtype, self.threads).rate(), bandwidth=bandwidth).floor(w)
 
     def as_dict(self) -> dict[str, Any]:

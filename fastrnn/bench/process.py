@@ -52,7 +52,10 @@ class Process:
         return float(answer["seconds"])
 
     def floor(self, w: Workload, limits: Limits) -> float:
-        """Seconds that a workload takes at least, by what this process finds now on the cores where it runs."""
+        """Seconds that a workload takes at least, by what this process finds now on the cores where it runs; on a device by
+        its data."""
+        if self.device != "cpu":
+            return limits.floor(w)
         return float(self._ask({"workload": w, "limits": asdict(limits)})["seconds"])
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -126,13 +129,14 @@ def main() -> None:
         w = Workload(*request["workload"])
         try:
             if "limits" in request:
-                print(json.dumps({"seconds": Limits(**request["limits"]).now(w)}), file=answers, flush=True)
-                continue
-            if w != last:
-                check(name, w, threads, device)
-                last, call = w, TABLES[device][name].make(w, threads)
-            median(call, _WARM if threads > 1 else 0.0)  # type: ignore[arg-type]
-            answer: dict[str, Any] = {"seconds": median(call, request["seconds"])}  # type: ignore[arg-type]
+                seconds = Limits(**request["limits"]).now(w)
+            else:
+                if w != last:
+                    check(name, w, threads, device)
+                    last, call = w, TABLES[device][name].make(w, threads)
+                median(call, _WARM if threads > 1 else 0.0)  # type: ignore[arg-type]
+                seconds = median(call, request["seconds"])  # type: ignore[arg-type]
+            answer: dict[str, Any] = {"seconds": seconds}
         except Unsupported as problem:
             last, answer = None, {"error": str(problem)}
         except Exception as problem:

@@ -18,11 +18,11 @@ def limits_of(device: str, dtype: str, threads: int) -> Any:
 
 def row_of(w: Workload, threads: int, processes: list[Process], rounds: int, seconds: float) -> dict[str, Any]:
     """One measured workload; the first process is fastrnn's."""
-    device, limit = processes[0].device, limits_of(processes[0].device, w.dtype, threads)
+    device = processes[0].device
+    limit = limits_of(device, w.dtype, threads)
     floors: list[float] = []
     # as everything is measured, by turns: clocks move
-    behind = lambda: floors.append(processes[0].floor(w, limit) if device == "cpu" else limit.floor(w))  # noqa: E731
-    times = alternate(processes, w, rounds, seconds, behind)
+    times = alternate(processes, w, rounds, seconds, lambda: floors.append(processes[0].floor(w, limit)))
     ours = times.pop("fastrnn")
     if ours is None:
         raise SystemExit(f"fastrnn: {processes[0].failed[w]}; please report this")

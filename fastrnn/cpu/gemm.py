@@ -216,6 +216,7 @@ def part_of_next(w, at, then, i, k0, terms, weights, step):
 
 @helper
 def ask_tile(w, c, rows, vectors):
+    """Ask for a tile of C before it is needed."""
     for r in range(rows):
         for v in range(vectors):
             ask(shift(c, r * w.c_m + v * w.L))
@@ -235,7 +236,7 @@ def multiply_run(w, at, v0, k0, then, direct, mine):
     following = shift(panel, width * L * terms) if k0 + terms < at.depth or v0 + width < V else mine.panels
     ask_step, apart = (width * L + tiles - 1) // tiles, w.apart or unit + width * L > at.n1
     last = k0 + terms == at.depth
-    first_needs = last if apart else k0 == 0  # C, which later runs then find near
+    needs_c = last if apart else k0 == 0  # which the runs that follow find near
     # the tiles of the last panel go on asking where those of the one before it have stopped
     q, tile, before = 0, 0, tiles if _WIDTH < V <= v0 + _WIDTH else 0
     while q < at.rows:
@@ -249,7 +250,7 @@ def multiply_run(w, at, v0, k0, then, direct, mine):
         to = shift(w.c, (at.m + q) * w.c_m + unit)
         for r in range(n):
             mine.offsets[r] = q - strip + r
-        if first_needs:
+        if needs_c:
             ask_tile(w, to, n, width)
         if apart:
             to = shift(mine.tiles, q * width * L)
@@ -280,7 +281,7 @@ def multiply(w, at, then, direct, mine):
 def work_size(M, N, depth, dtype):
     """Numbers of working memory that a thread of a product needs: see `Mine`."""
     R = tile_rows(_WIDTH)
-    group, L = padded(_TILES * R, dtype), lanes(dtype)
+    group, L = min(padded(_TILES * R, dtype), padded(M, dtype)), lanes(dtype)
     # a member's last rows may begin anywhere: their last vector ends behind M
     return depth * (padded(N, dtype) + group) + group * _WIDTH * L + 2 * group + padded(M, dtype) + L
 

@@ -16,9 +16,7 @@ _OFFSETS = _CHUNK + ONE_SIZE  # words that each of its threads needs
 _SUMMED = 16  # terms of a bias gradient that are summed in a row
 _RUN = 128  # terms of a weight's gradient that follows no loop, summed in a row
 _NEAR = 1 << 20  # bytes of C that a second-level cache holds beside the rest
-_MANY = (
-    1 << 14
-)  # rows from which on two runs' sums are added to each other first: fewer sums, one after the other, lose less
+_MANY = 1 << 14  # terms: of more, the sums of two runs are added up before they are added to C, which loses less
 
 
 class Product:
