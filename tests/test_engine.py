@@ -148,6 +148,23 @@ def test_what_threads_divide_depends_on_how_fast_they_meet(N, H, meeting, monkey
     assert team.choose(N, 4, H, 2 * H, 10_000, "float32", 1, 2).now() == team.Team(2 if divided else 1, divided == "units")
 
 
+@pytest.mark.parametrize("N, H, keep, units", [
+    (9, 256, False, True), (13, 512, False, True), (37, 512, False, True),  # 10, 7 and 2 % less time than by rows
+    (8, 256, False, False), (12, 512, False, False),  # as even
+    (17, 128, False, True), (9, 48, False, False),  # 3 % less; too short a step
+    (9, 130, False, False),  # of nine panels, one thread would have five
+    (9, 256, True, False),
+])  # fmt: skip
+def test_units_are_divided_where_rows_cannot_be_divided_as_evenly(N, H, keep, units, monkeypatch):
+    monkeypatch.setattr(team, "time_to_meet", lambda team: MEETINGS[0])
+    assert team.choose(N, 4, H, 2 * H, 100, "float32", 1, 2, keep=keep).now() == team.Team(2, units)
+
+
+def test_units_of_uneven_rows_are_divided_by_neighbours_only(monkeypatch):
+    monkeypatch.setattr(team, "time_to_meet", lambda team: MEETINGS[2])
+    assert team.choose(9, 4, 256, 512, 100, "float32", 1, 2).now() == team.Team(2, False)
+
+
 @pytest.mark.parametrize("keep, size", [(False, 2), (True, 1)])
 def test_cores_apart_divide_rows_of_a_tape_where_steps_are_longer(keep, size, monkeypatch):
     """Measured between cores 370 ns apart, steps of 166 to 262 thousand flops: 1.3-1.7 in inference, 0.9-1.2 in training."""

@@ -10,6 +10,9 @@ from fastrnn.cpu.threads import get_num_threads
 CALL_FLOPS = 1e10  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
 _UNITS_RATE = 1e12  # flops that a step divided by units needs for each second that a meeting takes
 _NEAR = 1.5e-7  # seconds that a meeting takes at most where cores share a cache
+_NEARER = 5e-8  # and at least
+_RATE = 1e11  # flops a second of one thread
+_LINES = 10  # cache lines that come from another core in the time of a meeting
 _ONE_CHIP = 3e-7  # the same where what they share has not far to go between their caches
 _TEAM_WEIGHTS = 1 << 17  # numbers to pack; fewer are not worth a team
 _NEAR_WEIGHTS = 1 << 17  # numbers; more are better divided than read by each thread, unless its rows are many
@@ -68,15 +71,21 @@ def choose(N: int, G: int, H: int, K: int, steps: int, dtype: str, panel: int, m
 
     keep : whether a tape is written or read
     """
-    panels = -(-padded(H, dtype) // (lanes(dtype) * panel))
+    vectors = padded(H, dtype) // lanes(dtype)
+    panels = -(-vectors // panel)
     step_flops = 2.0 * N * G * H * K
     if most == 1 or step_flops * steps < (4 if keep else 1) * LEAST.call:
         return _NO_OTHERS
     by_rows = _by_rows(min(N, most), step_flops, keep)
-    rows = (2 if G * H * K <= _NEAR_WEIGHTS else 4) * most
-    if rows <= N or panels < most or step_flops < LEAST.units:
+    many = (2 if G * H * K <= _NEAR_WEIGHTS else 4) * most
+    if panels < most or step_flops < LEAST.units:
         return by_rows
-    return _by_units(most, step_flops, by_rows)
+    if many > N:
+        return _by_units(most, step_flops, by_rows)
+    if keep:  # backward, every unit's gradients would have to come from another thread as well
+        return by_rows
+    won = _busiest(N, 1, most) - _busiest(vectors, panel, most)
+    return _by_units_evenly(most, won * step_flops / (_RATE * most), N * vectors, by_rows)
 
 
 def _by_rows(size: int, step_flops: float, keep: bool) -> Choice:
@@ -95,6 +104,22 @@ def _by_units(most: int, step_flops: float, otherwise: Choice) -> Choice:
     if step_flops >= LEAST.units_sure:
         return Choice(((_ALWAYS, team),))
     return Choice(((within, team), *otherwise.teams))
+
+
+def _by_units_evenly(most: int, won: float, lines: int, by_rows: Choice) -> Choice:
+    """The choice of threads that divide the units of many rows, which cannot be divided as evenly.
+
+    won : seconds of a step that this saves, before a meeting and the part of h, of so many lines, that others have written;
+    both are taken for twice as long as they were measured
+    """
+    within = won / (1 + lines / _LINES)
+    return by_rows if within < _NEARER else Choice(((within, Team(most, True)), *by_rows.teams))
+
+
+def _busiest(items: int, together: int, members: int) -> float:
+    """How much of so many items, some of them together, the busiest member has, over an equal share."""
+    groups = -(-items // together)
+    return min(items, -(-groups // members) * together) * members / items
 
 
 def worth(flops: float, steps: int, rows: int, units: bool = False) -> Team:
