@@ -53,14 +53,14 @@ def forward_needs(w, step, stretches):
     if w.asked == 0 or step.by > 1 or step.count == 0 or s >= w.s1:
         return
     n, row = min(step.count, w.asked), step.following + step.first
+    # what is read comes first, for a store waits for nothing; x is read a window of steps at a time
+    read = step.s + max(1, w.capacity // step.count)
+    if w.x_n == w.I and w.strided == 0 and read < w.s1:
+        add_stretch(stretches, shift(w.x, place(w, read, step.first, w.x_t, w.x_n)), n * w.I)
     if w.save and w.past == 0:
         add_stretch(stretches, shift(w.saved, row * w.K * w.Hp), n * w.K * w.Hp)
     if w.y_n == w.H and w.strided == 0:
         add_stretch(stretches, shift(w.y, place(w, s, step.first, w.y_t, w.y_n)), n * w.H)
-    # x is read a window of steps at a time
-    read = step.s + max(1, w.capacity // step.count)
-    if w.x_n == w.I and w.strided == 0 and read < w.s1:
-        add_stretch(stretches, shift(w.x, place(w, read, step.first, w.x_t, w.x_n)), n * w.I)
     if w.keep:
         after = (row + active) * w.Hp
         add_stretch(stretches, shift(w.hs, after), n * w.Hp)
