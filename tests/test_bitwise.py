@@ -5,6 +5,7 @@ import pytest
 
 import fastrnn as fr
 from fastrnn.cpu import team, threads
+from fastrnn.cpu.target import panel_vectors
 from tests.helpers import divide_small_calls, forget_plans
 
 CELLS = {
@@ -128,6 +129,27 @@ def test_two_threads_cut_into_pieces_and_two_that_turn_out_to_be_one(cell, dtype
         forget_plans()
         assert same(infer(cell, args, **options), alone)
     forget_plans()
+
+
+@cells
+@dtypes
+@pytest.mark.parametrize("N", [13, 49])
+@pytest.mark.parametrize("ragged", [False, True], ids=["dense", "ragged"])
+def test_uneven_rows_whose_units_two_threads_divide(cell, dtype, N, ragged, monkeypatch):
+    # as where threads meet at once; 49 rows fill the room for what is computed ahead
+    monkeypatch.setattr(team, "time_to_meet", lambda team: 0.0)
+    monkeypatch.setattr(team, "_NEARER", 0.0)
+    args, _ = problem(cell, dtype, (9, N, 5, 128))
+    G, kind = CELLS[cell][1], np.dtype(dtype).name
+    assert team.choose(N, G, 128, 133, 9, kind, panel_vectors(G), 2).now() == team.Team(2, True)
+    lengths = np.random.default_rng(1).integers(0, 10, N)
+    forget_plans()
+    found = []
+    for n in (1, 2):
+        with fr.num_threads(n):
+            found.append(infer(cell, args, **({"lengths": lengths, "reverse": True} if ragged else {})))
+    forget_plans()
+    assert same(*found)
 
 
 @cells
