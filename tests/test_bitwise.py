@@ -138,7 +138,7 @@ def test_two_threads_cut_into_pieces_and_two_that_turn_out_to_be_one(cell, dtype
 def test_uneven_rows_whose_units_two_threads_divide(cell, dtype, N, ragged, monkeypatch):
     # as where threads meet at once; 49 rows fill the room for what is computed ahead
     monkeypatch.setattr(team, "time_to_meet", lambda team: 0.0)
-    monkeypatch.setattr(team, "_NEARER", 0.0)
+    monkeypatch.setattr(team, "_LEAST_MEETING", 0.0)
     args, _ = problem(cell, dtype, (9, N, 5, 128))
     G, kind = CELLS[cell][1], np.dtype(dtype).name
     assert team.choose(N, G, 128, 133, 9, kind, panel_vectors(G), 2).now() == team.Team(2, True)

@@ -10,10 +10,10 @@ from fastrnn.cpu.threads import get_num_threads
 CALL_FLOPS = 1e10  # of one kernel call, so that Ctrl-C is heard within a fraction of a second
 _UNITS_RATE = 1e12  # flops that a step divided by units needs for each second that a meeting takes
 _NEAR = 1.5e-7  # seconds that a meeting takes at most where cores share a cache
-_NEARER = 5e-8  # and at least
-_RATE = 1e11  # flops a second of one thread
-_LINES = 10  # cache lines that come from another core in the time of a meeting
 _ONE_CHIP = 3e-7  # the same where what they share has not far to go between their caches
+_LEAST_MEETING = 5e-8  # seconds that it takes at least
+_LINES = 10  # cache lines that come from another core in the time of a meeting
+_RATE = 1e11  # flops a second of one thread
 _TEAM_WEIGHTS = 1 << 17  # numbers to pack; fewer are not worth a team
 _NEAR_WEIGHTS = 1 << 17  # numbers; more are better divided than read by each thread, unless its rows are many
 
@@ -113,7 +113,7 @@ def _by_units_evenly(most: int, won: float, lines: int, by_rows: Choice) -> Choi
     both are taken for twice as long as they were measured
     """
     within = won / (1 + lines / _LINES)
-    return by_rows if within < _NEARER else Choice(((within, Team(most, True)), *by_rows.teams))
+    return by_rows if within < _LEAST_MEETING else Choice(((within, Team(most, True)), *by_rows.teams))
 
 
 def _busiest(items: int, together: int, members: int) -> float:
