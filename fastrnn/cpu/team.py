@@ -55,8 +55,8 @@ class Choice:
     teams: tuple[tuple[float, Team], ...]
 
     def now(self) -> Team:
-        team = self.teams[0][1]
-        if len(self.teams) == 1:
+        within, team = self.teams[0]
+        if within == _ALWAYS:
             return team
         meeting = time_to_meet(team.size)
         return next(team for within, team in self.teams if meeting <= within)
@@ -81,11 +81,12 @@ def choose(N: int, G: int, H: int, K: int, steps: int, dtype: str, panel: int, m
     if panels < most or step_flops < LEAST.units:
         return by_rows
     if many > N:
-        return _by_units(most, step_flops, by_rows)
+        return _by_units(most, _time_of_few(step_flops), by_rows)
     if keep:  # backward, every unit's gradients would have to come from another thread as well
         return by_rows
-    won = _busiest(N, 1, most) - _busiest(vectors, panel, most)
-    return _by_units_evenly(most, won * step_flops / (_RATE * most), N * vectors, by_rows)
+    # what the busiest thread saves of a step has to make up for a meeting, and for h, of which others have written a part
+    saved = (_busiest(N, 1, most) - _busiest(vectors, panel, most)) * step_flops / (_RATE * most)
+    return _by_units(most, saved / (1 + N * vectors / _LINES), by_rows)
 
 
 def _by_rows(size: int, step_flops: float, keep: bool) -> Choice:
@@ -98,22 +99,14 @@ def _by_rows(size: int, step_flops: float, keep: bool) -> Choice:
     return Choice(((_ONE_CHIP, team), *_NO_OTHERS.teams))
 
 
-def _by_units(most: int, step_flops: float, otherwise: Choice) -> Choice:
-    """The choice of threads that divide the units of a step where a meeting is short for it."""
-    team, within = Team(most, True), max(_NEAR, step_flops / _UNITS_RATE)
-    if step_flops >= LEAST.units_sure:
-        return Choice(((_ALWAYS, team),))
-    return Choice(((within, team), *otherwise.teams))
+def _time_of_few(step_flops: float) -> float:
+    """Seconds that a meeting may take where the units of a few rows are divided."""
+    return _ALWAYS if step_flops >= LEAST.units_sure else max(_NEAR, step_flops / _UNITS_RATE)
 
 
-def _by_units_evenly(most: int, won: float, lines: int, by_rows: Choice) -> Choice:
-    """The choice of threads that divide the units of many rows, which cannot be divided as evenly.
-
-    won : seconds of a step that this saves, before a meeting and the part of h, of so many lines, that others have written;
-    both are taken for twice as long as they were measured
-    """
-    within = won / (1 + lines / _LINES)
-    return by_rows if within < _LEAST_MEETING else Choice(((within, Team(most, True)), *by_rows.teams))
+def _by_units(most: int, within: float, otherwise: Choice) -> Choice:
+    """The choice of threads that divide the units of a step if they meet within so many seconds."""
+    return otherwise if within < _LEAST_MEETING else Choice(((within, Team(most, True)), *otherwise.teams))
 
 
 def _busiest(items: int, together: int, members: int) -> float:
@@ -129,7 +122,7 @@ def worth(flops: float, steps: int, rows: int, units: bool = False) -> Team:
         if rows >= most and flops >= LEAST.program_rows:
             return Team(most, False)
         if units and flops >= LEAST.program_units:
-            return _by_units(most, flops, _NO_OTHERS).now()
+            return _by_units(most, _time_of_few(flops), _NO_OTHERS).now()
     return _ALONE
 
 
